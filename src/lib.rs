@@ -1,3 +1,16 @@
 //! Keyferry: an operator that ferries secrets from where they live into Kubernetes `Secret`s.
 //!
 //! Folders are layers and imports go one way; `ARCHITECTURE.md` has the map and `tests/architecture.rs` holds it.
+
+pub mod crd;
+pub mod digest;
+pub mod fault;
+pub mod item;
+pub mod name;
+pub mod secret;
+
+pub mod access;
+pub mod schedule;
+pub mod select;
+
+pub mod backend;

@@ -1,0 +1,100 @@
+//! What a backend is: batch in, batch out, three outcomes per reference. A provider's folder holds auth, request and decode, and nothing else.
+//!
+//! Must not be here: caching, retries, rate limits (they stand above, once, for all), Kubernetes objects other than the provider block.
+
+pub mod env;
+pub mod fake;
+pub mod file;
+#[cfg(feature = "vault")]
+pub mod vault;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{
+    crd::v1alpha1::Provider,
+    fault::{Fault, Reason},
+    item::Reading,
+    name::{RemoteKey, RemoteRef, StoreName},
+    secret::SecretValue,
+};
+
+/// The read power, which every backend has.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// How many references one call to the system takes; the caller never passes more to [`Backend::fetch`]. At least 1.
+    fn batch_size(&self) -> usize;
+
+    /// Exactly one reading per reference, in the same order. Never panics on what a server answers; keeps its own deadline.
+    async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading>;
+
+    /// The power to list names, if the system has it.
+    fn lister(&self) -> Option<&dyn List> {
+        None
+    }
+
+    /// Hints that something changed, if the system gives any. Hints only: polling stays the truth.
+    fn changes(&self) -> Option<BoxStream<'static, ()>> {
+        None
+    }
+}
+
+/// The power to list.
+#[async_trait]
+pub trait List: Send + Sync {
+    /// All current names below `path` (all when `None`), recursively and completely, in canonical form relative to the store's root.
+    /// A page that fails, fails the list: an incomplete list would look like deletions.
+    ///
+    /// # Errors
+    /// The fault that kept the list from being complete.
+    async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault>;
+}
+
+/// What the admin set for backends on this machine; never from a spec.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Root folder of provider `file`; none means that the provider is refused.
+    pub file_root: Option<PathBuf>,
+    /// File that holds the master key of provider `file` (32 bytes, base64).
+    pub file_master_key: Option<PathBuf>,
+    /// Whether a namespaced store may use `<root>/<namespace>/`.
+    pub file_namespaced: bool,
+    /// The process's environment, read once at start, for provider `env`.
+    pub environment: BTreeMap<String, SecretValue>,
+    /// Deadline of one call to a backend, connect included.
+    pub call_timeout: Duration,
+}
+
+/// Opens a store: builds the client of its provider. Cheap; does not need the backend to be reachable.
+///
+/// `credential` is what the provider's `auth` names (a Vault token), already read from its Secret.
+///
+/// # Errors
+/// A fault when the settings or the provider block cannot work, naming field and remedy.
+pub fn open(
+    store: &StoreName,
+    provider: Provider<'_>,
+    credential: Option<SecretValue>,
+    settings: &Settings,
+) -> Result<Arc<dyn Backend>, Fault> {
+    match provider {
+        Provider::File(spec) => file::open(store, spec, settings),
+        Provider::Env(spec) => env::open(store, spec, settings),
+        Provider::Fake(spec) => fake::open(spec),
+        #[cfg(feature = "vault")]
+        Provider::Vault(spec) => vault::open(store, spec, credential, settings),
+        #[cfg(not(feature = "vault"))]
+        Provider::Vault(_) => {
+            drop(credential);
+            Err(Fault::invalid(Reason::InvalidSpec, "this build has no provider vault: use an image built with the feature"))
+        }
+    }
+}
+
+/// The fault of a backend that answers with something that is not there by its own word.
+#[must_use]
+pub fn not_found(key: &RemoteKey) -> Fault {
+    Fault::absent(Reason::NotFound, format!("remote key {key:?} does not exist: create it or correct the key", key = key.as_str()))
+}

@@ -1,0 +1,4 @@
+//! The custom resources: types only.
+
+pub mod condition;
+pub mod v1alpha1;

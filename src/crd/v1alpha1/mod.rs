@@ -1,0 +1,16 @@
+//! `keyferry.dev/v1alpha1`: the kinds of this build, with only the fields that work.
+
+mod external_secret;
+mod store;
+
+pub use external_secret::*;
+pub use store::*;
+
+/// API group of all kinds.
+pub const GROUP: &str = "keyferry.dev";
+/// Label on every Owner and Orphan target.
+pub const MANAGED_LABEL: &str = "keyferry.dev/managed";
+/// Annotation that asks for a look now; the handled token is echoed in status.
+pub const REFRESH_ANNOTATION: &str = "keyferry.dev/refresh";
+/// Annotation on a store that lifts the brake on deletions by absence.
+pub const CONFIRM_ABSENCE_ANNOTATION: &str = "keyferry.dev/confirm-absence";

@@ -1,0 +1,222 @@
+//! `SecretStore` and `ClusterSecretStore`: where values live and who may use which keys.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where values live, for the objects of one namespace.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[kube(
+    group = "keyferry.dev",
+    version = "v1alpha1",
+    kind = "SecretStore",
+    plural = "secretstores",
+    shortname = "kss",
+    category = "keyferry",
+    namespaced,
+    derive = "PartialEq",
+    doc = "Where values live, for the objects of one namespace.",
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretStoreSpec {
+    /// The system: exactly one of its members.
+    pub provider: ProviderBlock,
+    /// Patterns of which a remote key must match one, with `{namespace}` as variable: `*` is one segment, `**` crosses `/`. All
+    /// keys without it. What `find` returns is filtered by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 512)))]
+    pub allowed_keys: Option<Vec<String>>,
+}
+
+/// Where values live, for every namespace that a condition admits.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[kube(
+    group = "keyferry.dev",
+    version = "v1alpha1",
+    kind = "ClusterSecretStore",
+    plural = "clustersecretstores",
+    shortname = "kcss",
+    category = "keyferry",
+    derive = "PartialEq",
+    doc = "Where values live, for every namespace that a condition admits.",
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.allowAllNamespaces) || !self.allowAllNamespaces || !has(self.conditions)").message("allowAllNamespaces: true and conditions exclude each other"))]
+#[x_kube(validation = Rule::new("!has(self.provider.vault) || has(self.provider.vault.auth.tokenSecretRef.namespace)").message("provider.vault.auth.tokenSecretRef.namespace is needed in a ClusterSecretStore: it has no namespace of its own"))]
+pub struct ClusterSecretStoreSpec {
+    /// The system: exactly one of its members.
+    pub provider: ProviderBlock,
+    /// Which namespaces may use the store: one matching condition is enough; none means nobody, unless `allowAllNamespaces`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub conditions: Option<Vec<StoreCondition>>,
+    /// Every namespace may use the store. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_all_namespaces: Option<bool>,
+    /// Patterns of which a remote key must match one, with `{namespace}` as variable: `*` is one segment, `**` crosses `/`. All
+    /// keys without it. What `find` returns is filtered by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 512)))]
+    pub allowed_keys: Option<Vec<String>>,
+}
+
+/// One way for a namespace to be admitted; of several members in one condition one is enough, as in ESO.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.namespaceSelector) || has(self.namespaces) || has(self.namespaceRegexes)").message("needs namespaceSelector, namespaces or namespaceRegexes"))]
+pub struct StoreCondition {
+    /// Namespaces whose labels match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Namespaces by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 63)))]
+    pub namespaces: Option<Vec<String>>,
+    /// Namespaces whose whole name matches one of these regular expressions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
+    pub namespace_regexes: Option<Vec<String>>,
+}
+
+/// The system that holds the values.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.vault), has(self.file), has(self.env), has(self.fake)].exists_one(p, p)").message("needs exactly one of vault, file, env, fake"))]
+pub struct ProviderBlock {
+    /// HashiCorp Vault or OpenBao.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultProvider>,
+    /// The encrypted file store below the operator's root folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileProvider>,
+    /// Environment variables of the operator; only in a ClusterSecretStore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<EnvProvider>,
+    /// Values that stand in the manifest: for trying things, never for secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fake: Option<FakeProvider>,
+}
+
+/// The one member of a [`ProviderBlock`] that is set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Provider<'a> {
+    Vault(&'a VaultProvider),
+    File(&'a FileProvider),
+    Env(&'a EnvProvider),
+    Fake(&'a FakeProvider),
+}
+
+impl ProviderBlock {
+    /// The member that is set; `None` unless it is exactly one (the schema refuses anything else).
+    #[must_use]
+    pub fn provider(&self) -> Option<Provider<'_>> {
+        match (&self.vault, &self.file, &self.env, &self.fake) {
+            (Some(vault), None, None, None) => Some(Provider::Vault(vault)),
+            (None, Some(file), None, None) => Some(Provider::File(file)),
+            (None, None, Some(env), None) => Some(Provider::Env(env)),
+            (None, None, None, Some(fake)) => Some(Provider::Fake(fake)),
+            _ => None,
+        }
+    }
+}
+
+/// Vault or OpenBao: KV version 2.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultProvider {
+    /// Address, such as `https://vault.example.com:8200`.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^/?#\s]+/?$"))]
+    pub server: String,
+    /// Mount path of the KV version 2 engine. Default `secret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// PEM certificates that sign the server's, base64-encoded; the system's own without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 262_144))]
+    pub ca_bundle: Option<String>,
+    /// How to log in.
+    pub auth: VaultAuth,
+}
+
+/// How to log in to Vault.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultAuth {
+    /// A token that stands in a Secret.
+    pub token_secret_ref: SecretKeyRef,
+}
+
+/// One key of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret. Default `token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+    /// Namespace of the Secret: needed in a ClusterSecretStore; in a SecretStore it is always the store's own, and another is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// An encrypted file store.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FileProvider {
+    /// The store's file, relative to the operator's root folder (`<root>/<namespace>/` for a SecretStore, where the operator allows it).
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^/].*$"))]
+    pub path: String,
+}
+
+/// Environment variables of the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvProvider {
+    /// Start of every readable variable's name, such as `APP_`.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Z][A-Z0-9_]*$"))]
+    pub prefix: String,
+    /// How `db/password` becomes a name: `Flat` (the default) is `<prefix>DB_PASSWORD`, `Nested` is `<prefix>__DB__PASSWORD`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub style: Option<EnvStyle>,
+}
+
+/// How a remote key becomes a variable's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum EnvStyle {
+    #[default]
+    Flat,
+    Nested,
+}
+
+/// Values that stand in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FakeProvider {
+    /// The values; of one key the last without a version is the current one.
+    #[schemars(length(max = 256))]
+    pub data: Vec<FakeValue>,
+}
+
+/// One value of a fake store.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FakeValue {
+    /// Remote key.
+    #[schemars(length(min = 1, max = 2048))]
+    pub key: String,
+    /// The value.
+    #[schemars(length(max = 65_536))]
+    pub value: String,
+    /// Its version; the current one without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub version: Option<String>,
+}

@@ -1,0 +1,164 @@
+//! Keyed digests of values and of what a target says about itself. Pure; the key is an argument.
+//!
+//! Only MACs leave the process: without the key of this installation nobody can test a guess of a value against one.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+
+use crate::item::{Fetched, Reading, Sighting};
+
+/// The MAC key of this installation (32 random bytes of the Secret `keyferry-digest-key`).
+#[derive(Clone)]
+pub struct DigestKey {
+    key: hmac::Key,
+    id: String,
+}
+
+impl DigestKey {
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        let id = hex(&hmac::sign(&key, b"keyferry key id").as_ref()[..4]);
+        Self { key, id }
+    }
+
+    /// Eight hex digits that tell keys apart and say nothing about them.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// MAC over parts that cannot be shifted into each other: each is preceded by its length.
+    #[must_use]
+    pub fn mac<'a>(&self, domain: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> Mac {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in std::iter::once(domain.as_bytes()).chain(parts) {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.sign().as_ref());
+        Mac(bytes)
+    }
+}
+
+impl fmt::Debug for DigestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DigestKey({})", self.id)
+    }
+}
+
+/// HMAC-SHA256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mac([u8; 32]);
+
+/// The first eight bytes of a MAC, as annotations hold them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShortMac([u8; 8]);
+
+impl Mac {
+    #[must_use]
+    pub fn short(&self) -> ShortMac {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.0[..8]);
+        ShortMac(bytes)
+    }
+
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        hex(&self.0)
+    }
+}
+
+impl ShortMac {
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+
+    /// Sixteen hex digits; anything else is `None`.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        if text.len() != 16 || !text.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 8];
+        for (byte, at) in bytes.iter_mut().zip((0..16).step_by(2)) {
+            *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mac({})", hex(&self.0[..4]))
+    }
+}
+
+impl fmt::Debug for ShortMac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShortMac({})", hex(&self.0[..4]))
+    }
+}
+
+/// MAC of what a look found; `None` when it found no value (absent or unknown).
+///
+/// It covers the bytes, not the version: the same bytes under a new version are no change of a target.
+#[must_use]
+pub fn of_sighting(key: &DigestKey, sighting: &Sighting) -> Option<Mac> {
+    match sighting {
+        Sighting::Value(Reading::Found(fetched)) => Some(key.mac("value", [fetched.value.expose()])),
+        Sighting::Found(Ok(found)) => {
+            let parts = found.iter().flat_map(|(name, Fetched { value, .. })| [name.as_str().as_bytes(), value.expose()]);
+            Some(key.mac("find", parts))
+        }
+        Sighting::Value(Reading::Absent(_) | Reading::Unknown(_)) | Sighting::Found(Err(_)) => None,
+    }
+}
+
+/// Lower-case hex digits of bytes that are no value.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        text.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+        text.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+        text
+    })
+}
+
+/// Lower-case hex digits of the plain SHA-256 of public text.
+#[must_use]
+pub fn sha256_hex(text: &str) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DigestKey, ShortMac};
+
+    #[test]
+    fn parts_cannot_be_shifted_into_each_other() {
+        let key = DigestKey::new(&[7; 32]);
+        let one = key.mac("value", [&b"ab"[..], &b"c"[..]]);
+        let other = key.mac("value", [&b"a"[..], &b"bc"[..]]);
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn another_key_gives_another_mac_and_id() {
+        let (one, other) = (DigestKey::new(&[1; 32]), DigestKey::new(&[2; 32]));
+        assert_ne!(one.mac("value", [&b"x"[..]]), other.mac("value", [&b"x"[..]]));
+        assert_ne!(one.id(), other.id());
+    }
+
+    #[test]
+    fn a_short_mac_survives_its_text() {
+        let mac = DigestKey::new(&[3; 32]).mac("value", [&b"x"[..]]).short();
+        assert_eq!(ShortMac::from_hex(&mac.to_hex()), Some(mac));
+        for text in ["", "00", "zzzzzzzzzzzzzzzz", "é2345678901234"] {
+            assert_eq!(ShortMac::from_hex(text), None, "{text}");
+        }
+    }
+}

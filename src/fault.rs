@@ -1,0 +1,188 @@
+//! What can go wrong, in the words of the API, and the one function that says what follows from it.
+//!
+//! Adapters have error enums of their own and convert to [`Fault`] at their boundary.
+
+use std::{fmt, time::Duration};
+
+/// The closed set of reasons: one word in conditions, entries, events, metric labels and documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    Synced,
+    NotFound,
+    Deleted,
+    Disabled,
+    Destroyed,
+    NoMatch,
+    Expired,
+    MassAbsence,
+    AccessDenied,
+    NotAllowed,
+    InvalidData,
+    EmptyValue,
+    KeyCollision,
+    TooLarge,
+    ProviderUnavailable,
+    Sealed,
+    StoreNotReady,
+    Throttled,
+    Conflict,
+    NotOwned,
+    ImmutableTarget,
+    InvalidSpec,
+    Suspended,
+}
+
+impl Reason {
+    /// The word as users see it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "Synced",
+            Self::NotFound => "NotFound",
+            Self::Deleted => "Deleted",
+            Self::Disabled => "Disabled",
+            Self::Destroyed => "Destroyed",
+            Self::NoMatch => "NoMatch",
+            Self::Expired => "Expired",
+            Self::MassAbsence => "MassAbsence",
+            Self::AccessDenied => "AccessDenied",
+            Self::NotAllowed => "NotAllowed",
+            Self::InvalidData => "InvalidData",
+            Self::EmptyValue => "EmptyValue",
+            Self::KeyCollision => "KeyCollision",
+            Self::TooLarge => "TooLarge",
+            Self::ProviderUnavailable => "ProviderUnavailable",
+            Self::Sealed => "Sealed",
+            Self::StoreNotReady => "StoreNotReady",
+            Self::Throttled => "Throttled",
+            Self::Conflict => "Conflict",
+            Self::NotOwned => "NotOwned",
+            Self::ImmutableTarget => "ImmutableTarget",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::Suspended => "Suspended",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a fault is treated. The table is the design's "faults to policy".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// What the user wrote, or what the backend holds, cannot be used.
+    Invalid,
+    /// Our rules or the backend's refuse.
+    Denied,
+    /// The backend says authoritatively that there is no readable value.
+    Absent,
+    /// Somebody else holds the target.
+    Conflict,
+    /// The backend asks for patience; with its own hint if it gave one.
+    Throttled { after: Option<Duration> },
+    /// No answer, or none that can be trusted: the value's state is unknown.
+    Unavailable,
+    /// The API server failed.
+    Cluster,
+    /// A state that cannot be.
+    Bug,
+}
+
+/// A fault: its class, its reason and a text that is safe to show.
+///
+/// `detail` says what happened and what to do. It names keys, never values, never any part of a response body, and is stable
+/// between attempts (no timestamps, no request ids, no counters).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub class: Class,
+    pub reason: Reason,
+    pub detail: String,
+}
+
+impl Fault {
+    pub fn new(class: Class, reason: Reason, detail: impl Into<String>) -> Self {
+        Self { class, reason, detail: detail.into() }
+    }
+
+    /// A value that is there and cannot be used, or a spec that cannot work.
+    pub fn invalid(reason: Reason, detail: impl Into<String>) -> Self {
+        Self::new(Class::Invalid, reason, detail)
+    }
+
+    /// The backend refused us (401, 403). A denial is never absence.
+    pub fn access_denied(detail: impl Into<String>) -> Self {
+        Self::new(Class::Denied, Reason::AccessDenied, detail)
+    }
+
+    /// Our own rules refuse; the text is the same whether or not the thing exists.
+    pub fn not_allowed(detail: impl Into<String>) -> Self {
+        Self::new(Class::Denied, Reason::NotAllowed, detail)
+    }
+
+    /// Proven absent: `NotFound`, `Deleted`, `Disabled`, `Destroyed`, `NoMatch`, `Expired` or `MassAbsence`.
+    pub fn absent(reason: Reason, detail: impl Into<String>) -> Self {
+        Self::new(Class::Absent, reason, detail)
+    }
+
+    /// Unknown: time-out, 5xx, DNS, TLS, reset, truncated or malformed answer.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(Class::Unavailable, Reason::ProviderUnavailable, detail)
+    }
+
+    /// The backend asked us to slow down.
+    pub fn throttled(after: Option<Duration>, detail: impl Into<String>) -> Self {
+        Self::new(Class::Throttled { after }, Reason::Throttled, detail)
+    }
+
+    /// The API server failed; the reason never reaches a status, because a status could not be written either.
+    pub fn cluster(detail: impl Into<String>) -> Self {
+        Self::new(Class::Cluster, Reason::ProviderUnavailable, detail)
+    }
+
+    /// Somebody else holds the target: `Conflict` (another of our objects) or `NotOwned` (anyone else).
+    pub fn conflict(reason: Reason, detail: impl Into<String>) -> Self {
+        Self::new(Class::Conflict, reason, detail)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What follows from a fault. Who keeps the clock stands beside each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Nothing until something that the object depends on changes.
+    AwaitChange,
+    /// The item: the `denied` timing with jitter; earlier when policy, store or credential change.
+    DeniedPause,
+    /// The item: 10 s × 3ⁿ, at most the interval.
+    AbsentBackoff,
+    /// The item: the server's hint (capped) with jitter. Not a failure of the store.
+    Hinted(Option<Duration>),
+    /// The item: grows from one second, at most the interval; the store's breaker in time.
+    UnavailableBackoff,
+    /// The object: exponential 1 s → 5 min, reset on success.
+    ObjectBackoff,
+}
+
+/// The one function from fault to policy.
+#[must_use]
+pub fn retry(fault: &Fault) -> Retry {
+    match (fault.class, fault.reason) {
+        // An answer that cannot be used today may be mended at the backend: it is looked at in its normal slots.
+        (Class::Denied, Reason::NotAllowed) | (Class::Invalid | Class::Conflict | Class::Bug, _) => Retry::AwaitChange,
+        (Class::Denied, _) => Retry::DeniedPause,
+        (Class::Absent, _) => Retry::AbsentBackoff,
+        (Class::Throttled { after }, _) => Retry::Hinted(after),
+        (Class::Unavailable, _) => Retry::UnavailableBackoff,
+        (Class::Cluster, _) => Retry::ObjectBackoff,
+    }
+}
