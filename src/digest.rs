@@ -31,7 +31,7 @@ impl DigestKey {
 
     /// MAC over parts that cannot be shifted into each other: each is preceded by its length.
     #[must_use]
-    pub fn mac<'a>(&self, domain: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> Mac {
+    pub fn mac<'a>(&self, domain: &'a str, parts: impl IntoIterator<Item = &'a [u8]>) -> Mac {
         let mut context = hmac::Context::with_key(&self.key);
         for part in std::iter::once(domain.as_bytes()).chain(parts) {
             context.update(&(part.len() as u64).to_be_bytes());
