@@ -1,3 +1,3 @@
 //! The suite against a real API server and real backends.
 
-fn main() {}
+mod proxy;

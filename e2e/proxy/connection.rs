@@ -1,0 +1,276 @@
+//! One client connection: TLS, its calls one after the other, its own upstream connection, its end.
+//! Client and upstream connections stand one to one, so what the upstream counts is what the client did.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName};
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio_rustls::server::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ledger::{Call, OpenCall};
+use super::operation::Operation;
+use super::relay;
+use super::rule::{Action, Answer, Moment, Rule};
+use super::{Accepting, Shared};
+
+pub(super) type AnyError = Box<dyn Error + Send + Sync>;
+pub(super) type Body = UnsyncBoxBody<Bytes, AnyError>;
+
+/// How the proxy ends a connection from its side.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// FIN without an answer and without a TLS alert.
+    Close,
+    /// RST.
+    Reset,
+}
+
+/// Serves one accepted connection to its end.
+pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
+    let open = shared.ledger.open_connection();
+    let (ending, mut ends) = mpsc::unbounded_channel();
+    let _registered = shared.connections.register(open.number, ending.clone());
+    // Nagle and delayed acknowledgements would add 40 ms to small answers.
+    let _ = tcp.set_nodelay(true);
+    match shared.accepting() {
+        Accepting::Reset => reset(&tcp),
+        Accepting::HangTls => hang_tls(tcp, &mut ends).await,
+        Accepting::Normally => {
+            let Ok(tls) = shared.acceptor.accept(tcp).await else { return };
+            let client = Arc::new(Client { shared, number: open.number, ending, upstream: tokio::sync::Mutex::default() });
+            answer_calls(&client, tls, &mut ends).await;
+        }
+    }
+}
+
+/// Reads what the client says and says nothing, until the client gives up or the proxy ends it.
+async fn hang_tls(mut tcp: TcpStream, ends: &mut UnboundedReceiver<End>) {
+    let swallow_all = async {
+        let mut buffer = [0; 1024];
+        while tcp.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    };
+    tokio::select! {
+        () = swallow_all => {}
+        _ = ends.recv() => {}
+    }
+}
+
+async fn answer_calls(client: &Arc<Client>, tls: TlsStream<TcpStream>, ends: &mut UnboundedReceiver<End>) {
+    let service = service_fn(|request| {
+        let client = client.clone();
+        async move { Ok::<_, Infallible>(client.answer(request).await) }
+    });
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(tls), service);
+    let end = tokio::select! {
+        biased;
+        end = ends.recv() => end,
+        _ = &mut connection => None,
+    };
+    if let Some(End::Reset) = end {
+        reset(connection.into_parts().io.inner().get_ref().0);
+    }
+}
+
+/// Makes the coming close of the socket an RST.
+fn reset(tcp: &TcpStream) {
+    let _ = tcp.set_zero_linger();
+}
+
+struct Client {
+    shared: Arc<Shared>,
+    number: u64,
+    ending: UnboundedSender<End>,
+    upstream: tokio::sync::Mutex<Option<Upstream>>,
+}
+
+impl Client {
+    /// The answer for the client. Where there is none the connection is ended, and this never returns.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let Ok(body) = body.collect().await else { return self.end(End::Close).await };
+        let body = body.to_bytes();
+        let call = self.shared.ledger.open_call(|id| self.describe(id, &head, &body));
+        let rule = self.shared.rules.judge(&call.call());
+        let answer = match rule {
+            None => self.forward(&call, &head, &body).await.map(|answer| relay::stream(&self.shared.running, call, answer)),
+            Some(rule) => {
+                call.amend(|entry| entry.fault = Some(rule.fault().name));
+                self.break_call(&rule, call, &head, &body).await
+            }
+        };
+        match answer {
+            Ok(answer) => answer,
+            // The upstream went away or never was there: the client sees the same.
+            Err(_) => self.end(End::Close).await,
+        }
+    }
+
+    fn describe(&self, id: usize, head: &Parts, body: &Bytes) -> Call {
+        let path_and_query = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let user_agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        Call {
+            id,
+            at: Instant::now(),
+            wall: SystemTime::now(),
+            connection: self.number,
+            operation: Operation::of(self.shared.dialect, head),
+            user_agent: user_agent.unwrap_or_default().to_owned(),
+            needles: self.shared.needles_in(&path_and_query, body),
+            path_and_query,
+            fault: None,
+            upstream: None,
+            status: None,
+            is_open: true,
+        }
+    }
+
+    async fn break_call(&self, rule: &Rule, call: OpenCall, head: &Parts, body: &Bytes) -> Result<Response<Body>, AnyError> {
+        let committed = match rule.fault().moment {
+            Moment::BeforeCommit => None,
+            Moment::AfterCommit => Some(whole(self.forward(&call, head, body).await?).await?),
+        };
+        if let Action::Kill(kill) = &rule.fault().action {
+            kill();
+        }
+        rule.mark_fired();
+        match &rule.fault().action {
+            Action::Close | Action::Kill(_) => self.end::<()>(End::Close).await,
+            Action::Reset => self.end::<()>(End::Reset).await,
+            Action::Answer(answer) => return Ok(own_answer(call, answer)),
+            Action::Delay(duration) => tokio::time::sleep(*duration).await,
+            Action::Hold => rule.released().await,
+            Action::Hang => {
+                rule.released().await;
+                self.end::<()>(End::Close).await;
+            }
+        }
+        if let Some(answer) = committed {
+            return Ok(relay::whole(call, answer));
+        }
+        let answer = self.forward(&call, head, body).await?;
+        Ok(relay::stream(&self.shared.running, call, answer))
+    }
+
+    /// Ends the connection: the task that drives it drops this future with it.
+    async fn end<Never>(&self, end: End) -> Never {
+        let _ = self.ending.send(end);
+        std::future::pending().await
+    }
+
+    /// Sends the call upstream and returns when the head of the answer is there.
+    async fn forward(&self, call: &OpenCall, head: &Parts, body: &Bytes) -> Result<Response<Incoming>, AnyError> {
+        let mut request = Request::new(Full::new(body.clone()));
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = head.uri.clone();
+        *request.headers_mut() = end_to_end(&head.headers);
+        let mut upstream = self.upstream.lock().await;
+        let mut answer = send(&self.shared, &mut upstream, request).await?;
+        *answer.headers_mut() = end_to_end(answer.headers());
+        call.amend(|entry| entry.upstream = Some(answer.status().as_u16()));
+        Ok(answer)
+    }
+}
+
+/// Uses the connection that is there. One that the upstream had closed before it took the request is replaced;
+/// what was sent is never sent twice.
+async fn send(shared: &Shared, upstream: &mut Option<Upstream>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, AnyError> {
+    let mut request = request;
+    if let Some(upstream) = upstream {
+        match upstream.try_send(request).await {
+            Ok(answer) => return Ok(answer),
+            Err((_, Some(unsent))) => request = unsent,
+            Err((error, None)) => return Err(error.into()),
+        }
+    }
+    let fresh = upstream.insert(Upstream::connect(shared).await?);
+    fresh.try_send(request).await.map_err(|(error, _)| error.into())
+}
+
+struct Upstream {
+    sender: SendRequest<Full<Bytes>>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Upstream {
+    async fn connect(shared: &Shared) -> Result<Self, AnyError> {
+        let tcp = TcpStream::connect((shared.upstream.host.as_str(), shared.upstream.port)).await?;
+        tcp.set_nodelay(true)?;
+        match &shared.upstream.tls {
+            None => Self::handshake(tcp).await,
+            Some((connector, name)) => Self::handshake(connector.connect(name.clone(), tcp).await?).await,
+        }
+    }
+
+    async fn handshake(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, AnyError> {
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
+        let driver = tokio::spawn(async move {
+            // Its error reaches the request or the body that suffers from it.
+            let _ = connection.await;
+        });
+        Ok(Self { sender, _driver: AbortOnDropHandle::new(driver) })
+    }
+
+    /// The request comes back where nothing of it was sent.
+    async fn try_send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Full<Bytes>>>)> {
+        if let Err(error) = self.sender.ready().await {
+            return Err((error, Some(request)));
+        }
+        let mut sent = pin!(self.sender.try_send_request(request));
+        sent.as_mut().await.map_err(|mut error| {
+            let unsent = error.take_message();
+            (error.into_error(), unsent)
+        })
+    }
+}
+
+async fn whole(answer: Response<Incoming>) -> Result<Response<Bytes>, AnyError> {
+    let (head, body) = answer.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+}
+
+fn own_answer(call: OpenCall, answer: &Answer) -> Response<Body> {
+    let mut response = Response::new(answer.body.clone());
+    *response.status_mut() = answer.status;
+    for (name, value) in &answer.headers {
+        let name: HeaderName = name.parse().expect("a rule's header name is valid");
+        response.headers_mut().append(name, value.parse().expect("a rule's header value is valid"));
+    }
+    relay::whole(call, response)
+}
+
+/// Headers that belong to one connection stay on it; hyper frames each side anew.
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+        header::EXPECT,
+        HeaderName::from_static("keep-alive"),
+    ] {
+        kept.remove(name);
+    }
+    kept
+}

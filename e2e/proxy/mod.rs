@@ -1,0 +1,292 @@
+//! The fault proxy: stands between a client and an https or http server, counts its calls by operation, and breaks those that a test names.
+//! It judges nothing and knows nothing of the operator.
+//!
+//! A proxy runs on a thread of its own, so it works the same under any test, also one that blocks, and it is gone with its
+//! connections when it is dropped. HTTP/1.1 only; requests are read whole, answers are passed on frame by frame; no upgrades.
+
+mod connection;
+mod ledger;
+mod operation;
+mod relay;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use url::Url;
+
+use connection::End;
+use ledger::Ledger;
+use relay::Registry;
+use rule::RuleBook;
+
+pub use ledger::{Call, Seen, count_by_operation, occurrences};
+pub use operation::{Dialect, Operation};
+pub use relay::WatchEnd;
+pub use rule::{Answer, Fault, Matcher, Moment, Nth, Rule};
+
+/// A wait that takes longer than this is a failed test, not a slow one.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a proxy has to know beyond its upstream.
+pub struct Options {
+    pub dialect: Dialect,
+    /// (name, bytes) to look for in request paths and bodies; a call records the names only.
+    pub needles: Vec<(String, Vec<u8>)>,
+}
+
+impl Options {
+    #[must_use]
+    pub fn kubernetes() -> Self {
+        Self { dialect: Dialect::Kubernetes, needles: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn vault() -> Self {
+        Self { dialect: Dialect::Vault, needles: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn needle(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.needles.push((name.to_owned(), bytes.into()));
+        self
+    }
+}
+
+/// What happens to new connections. Those that exist are not touched: see `Proxy::close_connections`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepting {
+    Normally = 0,
+    /// TCP is accepted, the TLS handshake never goes on.
+    HangTls = 1,
+    /// RST right after TCP is accepted.
+    Reset = 2,
+}
+
+/// A running proxy.
+///
+/// Dropping it closes every connection, and panics when a rule never fired that should have.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    url: String,
+    ca_pem: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    dialect: Dialect,
+    needles: Vec<(String, Vec<u8>)>,
+    upstream: UpstreamAddress,
+    acceptor: TlsAcceptor,
+    accepting: AtomicU8,
+    ledger: Ledger,
+    rules: RuleBook,
+    /// Answers that are still coming, by the id of the call.
+    running: Registry<usize, WatchEnd>,
+    connections: Registry<u64, End>,
+}
+
+struct UpstreamAddress {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Proxy {
+    /// Starts on a free port of 127.0.0.1 in front of `upstream` (`https://…` with the PEM of its CA, or `http://…` with any).
+    ///
+    /// # Panics
+    /// When `upstream` is no such URL, its CA is no PEM, or the machine has no port or thread left.
+    #[must_use]
+    pub fn start(upstream: &str, upstream_ca_pem: &str, options: Options) -> Self {
+        let identity = tls::Identity::generate();
+        let shared = Arc::new(Shared {
+            dialect: options.dialect,
+            needles: options.needles,
+            upstream: UpstreamAddress::parse(upstream, upstream_ca_pem),
+            acceptor: TlsAcceptor::from(identity.config),
+            accepting: AtomicU8::new(Accepting::Normally as u8),
+            ledger: Ledger::new(),
+            rules: RuleBook::default(),
+            running: Registry::default(),
+            connections: Registry::default(),
+        });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port on 127.0.0.1");
+        let port = listener.local_addr().expect("a bound listener has an address").port();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name(format!("proxy-{port}"));
+        let serving = shared.clone();
+        let thread = thread.spawn(move || run(&serving, listener, stopped)).expect("a thread for the proxy");
+        Self { shared, url: format!("https://127.0.0.1:{port}"), ca_pem: identity.ca_pem, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// `https://127.0.0.1:<port>`
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The authority that clients of this proxy must trust.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Makes a rule for calls from now on. Where several rules take the same call the oldest one breaks it.
+    pub fn on(&self, matcher: Matcher, nth: Nth, fault: Fault) -> Rule {
+        self.shared.rules.add(matcher, nth, fault)
+    }
+
+    /// Holds every matching call before it is forwarded, until the rule is released.
+    pub fn hold(&self, matcher: Matcher) -> Rule {
+        self.on(matcher, Nth::every(), Fault::hold(Moment::BeforeCommit))
+    }
+
+    /// Everything seen so far.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.shared.ledger.seen()
+    }
+
+    /// The calls so far, in order of arrival.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.seen().calls
+    }
+
+    #[must_use]
+    pub fn calls_matching(&self, matcher: &Matcher) -> Vec<Call> {
+        let mut calls = self.calls();
+        calls.retain(|call| matcher.matches(call));
+        calls
+    }
+
+    #[must_use]
+    pub fn count(&self, matcher: &Matcher) -> usize {
+        self.calls_matching(matcher).len()
+    }
+
+    /// Returns the calls when `condition` holds for them; it is looked at after every change.
+    ///
+    /// # Panics
+    /// When that takes longer than a test can wait.
+    pub async fn await_calls(&self, mut condition: impl FnMut(&[Call]) -> bool) -> Vec<Call> {
+        self.await_seen(move |seen| condition(&seen.calls)).await.calls
+    }
+
+    /// Like `await_calls`, with the connection counts.
+    ///
+    /// # Panics
+    /// When that takes longer than a test can wait.
+    pub async fn await_seen(&self, condition: impl FnMut(&Seen) -> bool) -> Seen {
+        within_patience(self.shared.ledger.wait_for(condition), || self.story()).await
+    }
+
+    /// Ends the running answers of matching calls, watches above all, and says how many there were.
+    #[must_use = "an end that reached nothing shows nothing"]
+    pub fn end_watches(&self, matcher: &Matcher, end: WatchEnd) -> usize {
+        let calls = self.calls();
+        self.shared.running.order(end, |id| matcher.matches(&calls[id]))
+    }
+
+    /// What happens to new connections from now on.
+    pub fn accept(&self, accepting: Accepting) {
+        self.shared.accepting.store(accepting as u8, Ordering::SeqCst);
+    }
+
+    /// Closes all connections, also those that hang in TLS, and says how many there were.
+    pub fn close_connections(&self) -> usize {
+        self.shared.connections.order(End::Close, |_| true)
+    }
+
+    /// Like `close_connections`, by RST.
+    pub fn reset_connections(&self) -> usize {
+        self.shared.connections.order(End::Reset, |_| true)
+    }
+
+    fn story(&self) -> String {
+        let seen = self.seen();
+        let connections = format!("{} of {} connections are open", seen.connections_open, seen.connections_opened);
+        let counts = count_by_operation(&seen.calls);
+        let counts: Vec<_> = counts.iter().map(|(operation, count)| format!("\n  {count} × {operation}")).collect();
+        format!("the wanted calls did not come; {connections}; {} calls:{}", seen.calls.len(), counts.concat())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the proxy's thread panicked");
+        }
+        let silent: Vec<String> = self.shared.rules.silent().iter().map(Rule::to_string).collect();
+        assert!(silent.is_empty() || std::thread::panicking(), "these rules never fired: {}", silent.join("; "));
+    }
+}
+
+impl Shared {
+    fn accepting(&self) -> Accepting {
+        match self.accepting.load(Ordering::SeqCst) {
+            1 => Accepting::HangTls,
+            2 => Accepting::Reset,
+            _ => Accepting::Normally,
+        }
+    }
+
+    fn needles_in(&self, path: &str, body: &[u8]) -> Vec<String> {
+        let holds = |text: &[u8], needle: &[u8]| text.windows(needle.len().max(1)).any(|window| window == needle);
+        let found = self.needles.iter().filter(|(_, needle)| holds(body, needle) || holds(path.as_bytes(), needle));
+        found.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl UpstreamAddress {
+    fn parse(upstream: &str, ca_pem: &str) -> Self {
+        let url = Url::parse(upstream).expect("the upstream is a URL");
+        let host = url.host_str().expect("the upstream has a host").to_owned();
+        let port = url.port_or_known_default().expect("the upstream has a port");
+        let tls = (url.scheme() == "https").then(|| {
+            let name = ServerName::try_from(host.clone()).expect("the upstream's host is a name");
+            (TlsConnector::from(tls::client_config(ca_pem)), name)
+        });
+        Self { host, port, tls }
+    }
+}
+
+/// The whole life of the proxy's thread. All tasks and their sockets end with the runtime.
+fn run(shared: &Arc<Shared>, listener: std::net::TcpListener, stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime for the proxy");
+    runtime.block_on(async {
+        tokio::select! {
+            () = accept_all(shared, listener) => {}
+            _ = stopped => {}
+        }
+    });
+}
+
+async fn accept_all(shared: &Arc<Shared>, listener: std::net::TcpListener) {
+    listener.set_nonblocking(true).expect("a listener can be non-blocking");
+    let listener = TcpListener::from_std(listener).expect("a listener for the proxy");
+    loop {
+        if let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(connection::serve(shared.clone(), tcp));
+        }
+    }
+}
+
+async fn within_patience<T>(wait: impl Future<Output = T>, story: impl FnOnce() -> String) -> T {
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    waited.unwrap_or_else(|elapsed| panic!("gave up after {PATIENCE:?} ({elapsed}): {}", story()))
+}
