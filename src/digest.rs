@@ -66,7 +66,7 @@ impl Mac {
     }
 
     #[must_use]
-    pub fn to_hex(&self) -> String {
+    pub fn to_hex(self) -> String {
         hex(&self.0)
     }
 }
