@@ -1,0 +1,206 @@
+//! The map of `src/`: which folder is in which layer, which siblings know each other, and every exception with its reason.
+//!
+//! What is not listed is refused. To add a folder: one line in `UNITS`. To add an edge between siblings: one line in
+//! `SIBLINGS` with the reason, and no cycle.
+
+/// The layers, lowest first: a module uses vocabulary and lower layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// Types only: no async, no I/O.
+    Vocabulary,
+    /// Pure decisions: clock, limits, randomness are arguments. Siblings do not know each other.
+    Decision,
+    /// Everything that talks to the world.
+    Adapter,
+    /// What composes the layers below into something that runs.
+    Shell,
+    /// The process: flags, logs, composition. Nothing imports it, except as `SIBLINGS` says.
+    Top,
+}
+
+/// The name `main.rs` goes by: its own crate, with `keyferry` as the library.
+pub const BINARY: &str = "main";
+/// The name the library's root goes by in messages.
+pub const LIBRARY: &str = "lib";
+
+pub const UNITS: &[(&str, Layer)] = &[
+    ("name", Layer::Vocabulary),
+    ("secret", Layer::Vocabulary),
+    ("fault", Layer::Vocabulary),
+    ("item", Layer::Vocabulary),
+    ("digest", Layer::Vocabulary),
+    ("crd", Layer::Vocabulary),
+    ("access", Layer::Decision),
+    ("select", Layer::Decision),
+    ("template", Layer::Decision),
+    ("validate", Layer::Decision),
+    ("classify", Layer::Decision),
+    ("rotation", Layer::Decision),
+    ("schedule", Layer::Decision),
+    ("backend", Layer::Adapter),
+    ("cache", Layer::Adapter),
+    ("governor", Layer::Adapter),
+    ("cluster", Layer::Adapter),
+    ("audit", Layer::Adapter),
+    ("metrics", Layer::Adapter),
+    ("signal", Layer::Adapter),
+    ("engine", Layer::Shell),
+    ("refresh", Layer::Shell),
+    ("controller", Layer::Shell),
+    ("push", Layer::Shell),
+    ("rotate", Layer::Shell),
+    ("scan", Layer::Shell),
+    ("api", Layer::Shell),
+    ("dashboard", Layer::Shell),
+    ("cli", Layer::Shell),
+    ("config", Layer::Top),
+    ("telemetry", Layer::Top),
+    (LIBRARY, Layer::Top),
+    (BINARY, Layer::Top),
+];
+
+/// Edges inside the layers of adapters, shells and the top: (from, to, why).
+pub const SIBLINGS: &[(&str, &str, &str)] = &[
+    ("governor", "backend", "it decorates the backend trait with rate, breaker and time-outs"),
+    ("governor", "cache", "single-flight stands before the budget: a shared call costs once"),
+    ("cache", "backend", "it keeps what a backend answered"),
+    ("governor", "metrics", "calls and breaker states are counted where they happen"),
+    ("cluster", "metrics", "calls to the API server are counted where they happen"),
+    ("controller", "engine", "the reconcile is the engine's stages in a row"),
+    ("controller", "refresh", "a reconcile registers its items, a changed item wakes its objects"),
+    ("push", "engine", "it sends what the engine rendered"),
+    ("rotate", "engine", "a promoted value goes the way of every value"),
+    ("scan", "engine", "it previews with the engine's stages"),
+    ("api", "engine", "explain and preview are the engine's stages"),
+    ("dashboard", "api", "it shows what the API answers"),
+    ("cli", "engine", "plan, render and diff are the engine's stages"),
+    ("cli", "controller", "`keyferry run` starts the controllers"),
+    ("cli", "refresh", "`keyferry run` starts the poller"),
+    ("cli", "config", "`keyferry run` hands the settings down"),
+    ("cli", "telemetry", "`keyferry run` starts logging as the settings say"),
+    ("main", "lib", "the binary is a caller of the library"),
+    ("main", "config", "the binary reads the settings"),
+    ("main", "telemetry", "the binary starts logging"),
+    ("telemetry", "config", "format and filter of the log are settings"),
+    ("lib", "config", "the root declares its modules"),
+    ("lib", "telemetry", "the root declares its modules"),
+];
+
+/// Shells that reach backends only through `engine`.
+pub const OUTSIDERS: &[&str] = &["api", "dashboard", "scan", "cli"];
+/// What they may not reach by themselves.
+pub const BEHIND_ENGINE: &[&str] = &["backend", "cache", "governor"];
+
+/// Decisions about what a target contains: only `COMPOSER` puts them together.
+pub const CONTENT_DECISIONS: &[&str] = &["select", "template", "validate", "classify"];
+pub const COMPOSER: &str = "engine::plan";
+
+/// The folders of `backend` that are providers: they do not know each other.
+pub const PROVIDERS: &[&str] = &["vault", "aws", "azure", "gcp", "kubernetes", "file", "env", "webhook", "fake"];
+
+/// The stages of a reconcile in their order: none knows a later one.
+pub const STAGES: &[&str] = &["resolve", "fetch", "plan", "apply", "report"];
+
+/// Single edges that the rules above would refuse: (from, to, why).
+pub const EXCEPTIONS: &[(&str, &str, &str)] =
+    &[("cli::store", "backend::file", "`keyferry store` administers the file store itself, no object is involved")];
+
+/// The files in which a value leaves its `SecretValue`: (file, why).
+pub const EXPOSING: &[(&str, &str)] = &[("src/digest.rs", "a keyed MAC of the bytes is what may be kept and compared")];
+
+/// The only folder that speaks to the API server, and what of `kube` speaks to it.
+pub const CLUSTER: &str = "cluster";
+pub const CLUSTER_ONLY: &[&str] = &[
+    "kube::Api",
+    "kube::api::Api",
+    "kube::Client",
+    "kube::client",
+    "kube::Discovery",
+    "kube::discovery",
+    "kube::runtime::events",
+    "kube::runtime::finalizer",
+    "kube::runtime::wait",
+    "kube_client",
+];
+/// Functions of `kube::Client` that make a request; their names are nobody else's.
+pub const CLIENT_REQUESTS: &[&str] = &[
+    "request_text",
+    "request_stream",
+    "request_status",
+    "request_events",
+    "apiserver_version",
+    "list_api_groups",
+    "list_api_group_resources",
+    "list_core_api_versions",
+    "list_core_api_resources",
+    "list_api_groups_aggregated",
+    "list_core_api_versions_aggregated",
+];
+
+/// The accessor of `SecretValue`, and those of the crate it stands on.
+pub const ACCESSORS: &[&str] = &["expose", "expose_mut", "expose_secret", "expose_secret_mut"];
+pub const EXPOSING_TRAITS: &[&str] = &["secrecy::ExposeSecret", "secrecy::ExposeSecretMut"];
+/// Traits through which a value would leave without the accessor.
+pub const SHOWING_TRAITS: &[&str] = &[
+    "Display",
+    "Serialize",
+    "Deref",
+    "DerefMut",
+    "AsRef",
+    "AsMut",
+    "Borrow",
+    "BorrowMut",
+    "Index",
+    "IndexMut",
+    "LowerHex",
+    "UpperHex",
+    "Pointer",
+    "ToString",
+    "IntoIterator",
+    "Hash",
+];
+pub const SECRET_TYPE: &str = "SecretValue";
+
+/// The only reader of the environment.
+pub const ENVIRONMENT: &str = "config";
+
+/// What vocabulary and decisions may not touch.
+pub const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::os",
+    "std::io::stdin",
+    "std::io::stdout",
+    "std::io::stderr",
+    "tokio",
+    "tokio_util",
+    "async_trait",
+    "futures",
+    "reqwest",
+    "hyper",
+    "axum",
+    "redb",
+    "tempfile",
+    "vaultrs",
+    "rustify",
+    "aws_lc_rs::rand",
+];
+/// Functions that read a clock, by their last segment (`SystemTime::now`, `Timestamp::now`), and methods that do.
+pub const CLOCK_FUNCTIONS: &[&str] = &["now"];
+pub const CLOCK_METHODS: &[&str] = &["elapsed"];
+
+/// Where `anyhow` may be used.
+pub const ANYHOW: &[&str] = &[BINARY, "cli"];
+
+/// Names that say nothing about what is inside.
+pub const DRAWERS: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc"];
+
+/// Files without which the checker has not seen the crate.
+pub const MUST_BE_SEEN: &[&str] = &["src/lib.rs", "src/main.rs"];
+
+/// The layer of a unit, or none if the map does not know it.
+pub fn layer_of(unit: &str) -> Option<Layer> {
+    UNITS.iter().find(|(name, _)| *name == unit).map(|(_, layer)| *layer)
+}
