@@ -14,3 +14,4 @@ pub mod schedule;
 pub mod select;
 
 pub mod backend;
+pub mod cluster;

@@ -1,0 +1,196 @@
+//! What is remembered of a Secret without its data: reduced in the watch stream, so that other people's Secrets cost nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+
+use crate::crd::v1alpha1::MANAGED_LABEL;
+
+/// Start of the annotations by which a target says what was written.
+pub const DIGEST_PREFIX: &str = "keyferry.dev/digest-";
+
+/// A Secret by namespace and name.
+pub type TargetName = (String, String);
+
+/// The metadata of a Secret that decisions need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetFacts {
+    pub uid: String,
+    pub resource_version: String,
+    pub is_deleting: bool,
+    pub has_label: bool,
+    /// Kind, name and UID of each owner.
+    pub owners: Vec<(String, String, String)>,
+    /// Annotations that start with [`DIGEST_PREFIX`], by full name.
+    pub records: BTreeMap<String, String>,
+    /// Who holds which keys of `data`.
+    pub holders: Vec<Holder>,
+}
+
+/// A field manager and the keys of `data` that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub manager: String,
+    pub is_apply: bool,
+    pub keys: BTreeSet<String>,
+}
+
+impl TargetFacts {
+    /// Reduces metadata as a watch, a GET or a write's answer gives it.
+    #[must_use]
+    pub fn reduce(metadata: &ObjectMeta) -> Self {
+        let annotations = metadata.annotations.iter().flatten();
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            is_deleting: metadata.deletion_timestamp.is_some(),
+            has_label: metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_LABEL)).is_some_and(|value| value == "true"),
+            owners: metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .map(|owner| (owner.kind.clone(), owner.name.clone(), owner.uid.clone()))
+                .collect(),
+            records: annotations.filter(|(name, _)| name.starts_with(DIGEST_PREFIX)).map(|(n, v)| (n.clone(), v.clone())).collect(),
+            holders: metadata.managed_fields.iter().flatten().filter_map(holder).collect(),
+        }
+    }
+
+    /// The keys in the *Apply* entry of that manager; `None` when it has no such entry.
+    #[must_use]
+    pub fn applied_by(&self, manager: &str) -> Option<&BTreeSet<String>> {
+        self.holders.iter().find(|holder| holder.is_apply && holder.manager == manager).map(|holder| &holder.keys)
+    }
+
+    /// Who else holds a key.
+    #[must_use]
+    pub fn holder_of(&self, key: &str, except: &str) -> Option<&str> {
+        self.holders.iter().find(|h| h.keys.contains(key) && !(h.is_apply && h.manager == except)).map(|h| h.manager.as_str())
+    }
+
+    fn is_ours(&self) -> bool {
+        !self.records.is_empty()
+    }
+}
+
+fn holder(entry: &ManagedFieldsEntry) -> Option<Holder> {
+    let fields = entry.fields_v1.as_ref()?.0.as_object()?;
+    let keys: BTreeSet<String> = fields
+        .get("f:data")
+        .and_then(|data| data.as_object())
+        .map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")).map(str::to_owned).collect())
+        .unwrap_or_default();
+    Some(Holder { manager: entry.manager.clone().unwrap_or_default(), is_apply: entry.operation.as_deref() == Some("Apply"), keys })
+}
+
+/// All targets and Secrets that somebody refers to. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct TargetIndex(Arc<Mutex<HashMap<TargetName, Arc<TargetFacts>>>>);
+
+impl TargetIndex {
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<TargetName, Arc<TargetFacts>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &TargetName) -> Option<Arc<TargetFacts>> {
+        self.map().get(name).cloned()
+    }
+
+    /// Takes what a watch or a write saw; false when it was known already or is nobody's concern.
+    pub fn put(&self, name: TargetName, facts: TargetFacts, is_wanted: bool) -> bool {
+        let mut map = self.map();
+        if !is_wanted && !facts.is_ours() {
+            return map.remove(&name).is_some();
+        }
+        if map.get(&name).is_some_and(|known| known.uid == facts.uid && !is_newer(&facts.resource_version, &known.resource_version)) {
+            return false;
+        }
+        map.insert(name, Arc::new(facts));
+        true
+    }
+
+    /// Forgets a Secret that is gone; false when it was not known.
+    pub fn remove(&self, name: &TargetName) -> bool {
+        self.map().remove(name).is_some()
+    }
+
+    /// After a full list: forgets what it did not show, and returns those names.
+    pub fn retain(&self, seen: &BTreeSet<TargetName>) -> Vec<TargetName> {
+        let mut map = self.map();
+        let gone: Vec<TargetName> = map.keys().filter(|name| !seen.contains(*name)).cloned().collect();
+        for name in &gone {
+            map.remove(name);
+        }
+        gone
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map().is_empty()
+    }
+}
+
+/// Resource versions of one resource are comparable numbers (documented since Kubernetes 1.35, true of etcd-backed servers before); a
+/// text that is no number counts as newer.
+fn is_newer(one: &str, other: &str) -> bool {
+    match (one.parse::<u64>(), other.parse::<u64>()) {
+        (Ok(one), Ok(other)) => one > other,
+        _ => one != other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::{TargetFacts, TargetIndex};
+
+    fn facts(version: &str, record: bool) -> TargetFacts {
+        let annotations = if record { r#"{"keyferry.dev/digest-0123456789":"{}"}"# } else { "{}" };
+        let text = format!(
+            r#"{{"uid":"u","resourceVersion":"{version}","annotations":{annotations},"managedFields":[
+              {{"manager":"keyferry-kes-a","operation":"Apply","fieldsV1":{{"f:data":{{"f:one":{{}},"f:two.x":{{}}}}}}}},
+              {{"manager":"kubectl-edit","operation":"Update","fieldsV1":{{"f:data":{{".":{{}},"f:three":{{}}}}}}}}]}}"#
+        );
+        TargetFacts::reduce(&serde_json::from_str::<ObjectMeta>(&text).unwrap())
+    }
+
+    #[test]
+    fn holders_of_keys_are_read_from_managed_fields() {
+        let facts = facts("1", true);
+        let ours: Vec<_> = facts.applied_by("keyferry-kes-a").unwrap().iter().map(String::as_str).collect();
+        assert_eq!(ours, ["one", "two.x"]);
+        assert_eq!(facts.holder_of("three", "keyferry-kes-a"), Some("kubectl-edit"));
+        assert_eq!(facts.holder_of("one", "keyferry-kes-a"), None);
+        assert_eq!(facts.applied_by("kubectl-edit"), None);
+    }
+
+    #[test]
+    fn foreign_secrets_are_not_remembered() {
+        let index = TargetIndex::default();
+        let name = ("ns".to_owned(), "s".to_owned());
+        assert!(!index.put(name.clone(), facts("1", false), false));
+        assert!(index.is_empty());
+        assert!(index.put(name.clone(), facts("1", false), true), "somebody refers to it");
+        assert!(index.put(name, facts("2", true), false), "it carries a record of ours");
+    }
+
+    #[test]
+    fn an_echo_of_our_own_write_is_no_news() {
+        let index = TargetIndex::default();
+        let name = ("ns".to_owned(), "s".to_owned());
+        assert!(index.put(name.clone(), facts("10", true), true));
+        assert!(!index.put(name.clone(), facts("10", true), true));
+        assert!(!index.put(name.clone(), facts("9", true), true), "a watch that lags behind our write");
+        assert!(index.put(name, facts("11", true), true));
+    }
+}

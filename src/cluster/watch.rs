@@ -1,0 +1,107 @@
+//! The watches: each a stream of reduced objects. A watch that fails is restarted by its backoff; the stream never ends by itself.
+
+use std::collections::BTreeSet;
+
+use futures::{Stream, StreamExt, future::ready};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, ResourceExt,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, Store, store::Writer},
+        watcher::{self, Config, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Cluster,
+    target::{TargetFacts, TargetName},
+};
+
+/// What a watch of Secrets tells.
+#[derive(Debug)]
+pub enum SecretEvent {
+    Seen(TargetName, TargetFacts),
+    Gone(TargetName),
+    /// A full list has ended; these are all names that it showed.
+    Listed(BTreeSet<TargetName>),
+}
+
+impl Cluster {
+    /// A reflected cache of a whole kind, and the stream that feeds it; `managedFields` are dropped on the way.
+    pub fn reflect<K>(&self) -> (Store<K>, impl Stream<Item = Event<K>> + Send + 'static)
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    {
+        let writer = Writer::<K>::default();
+        let store = writer.as_reader();
+        let source = watcher(Api::all(self.client.clone()), Config::default()).default_backoff().modify(|object: &mut K| {
+            object.managed_fields_mut().clear();
+        });
+        let stream = reflector::reflector(writer, source).filter_map(|event| ready(logged(event)));
+        (store, stream)
+    }
+
+    /// Names, labels and deletion marks of namespaces.
+    pub fn namespaces(
+        &self,
+    ) -> (Store<PartialObjectMeta<Namespace>>, impl Stream<Item = Event<PartialObjectMeta<Namespace>>> + Send + 'static) {
+        let writer = Writer::<PartialObjectMeta<Namespace>>::default();
+        let store = writer.as_reader();
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
+        let source = watcher(api, Config::default()).default_backoff().modify(|object| {
+            object.managed_fields_mut().clear();
+            object.annotations_mut().clear();
+        });
+        let stream = reflector::reflector(writer, source).filter_map(|event| ready(logged(event)));
+        (store, stream)
+    }
+
+    /// The one metadata watch of all Secrets; nothing of it is cached here.
+    pub fn secrets(&self) -> impl Stream<Item = SecretEvent> + Send + 'static {
+        let api: Api<PartialObjectMeta<Secret>> = Api::all(self.client.clone());
+        let mut listed = BTreeSet::new();
+        watcher(api, Config::default())
+            .default_backoff()
+            .filter_map(|event| ready(logged(event)))
+            .map(move |event| match event {
+                Event::Init => {
+                    listed = BTreeSet::new();
+                    None
+                }
+                Event::InitApply(object) => {
+                    let name = name_of(&object);
+                    listed.insert(name.clone());
+                    Some(SecretEvent::Seen(name, TargetFacts::reduce(&object.metadata)))
+                }
+                Event::InitDone => Some(SecretEvent::Listed(std::mem::take(&mut listed))),
+                Event::Apply(object) => Some(SecretEvent::Seen(name_of(&object), TargetFacts::reduce(&object.metadata))),
+                Event::Delete(object) => Some(SecretEvent::Gone(name_of(&object))),
+            })
+            .filter_map(ready)
+    }
+}
+
+fn name_of(object: &PartialObjectMeta<Secret>) -> TargetName {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Errors of a watch are logged by kind only: their text may hold a body that did not decode.
+fn logged<K>(event: Result<Event<K>, watcher::Error>) -> Option<Event<K>> {
+    match event {
+        Ok(event) => Some(event),
+        Err(error) => {
+            let what = match error {
+                watcher::Error::InitialListFailed(_) => "list",
+                watcher::Error::WatchStartFailed(_) => "watch start",
+                watcher::Error::WatchError(_) => "watch",
+                watcher::Error::WatchFailed(_) => "watch stream",
+                watcher::Error::NoResourceVersion => "resource version",
+            };
+            tracing::warn!(what, "a watch failed and is restarted");
+            None
+        }
+    }
+}
