@@ -160,6 +160,18 @@ pub const SHOWING_TRAITS: &[&str] = &[
     "Hash",
 ];
 pub const SECRET_TYPE: &str = "SecretValue";
+/// Where it lives, so where its field can be reached.
+pub const SECRET_FILE: &str = "secret";
+
+/// Crates that talk to one kind of system: (crate, folders that may use it, why). Test code is exempt.
+pub const OWNED: &[(&str, &[&str], &str)] = &[
+    ("reqwest", &["backend"], "time-outs, redirects, CA and address checks are decided once"),
+    ("vaultrs", &["backend"], "a provider's protocol ends at the backend trait"),
+    ("rustify", &["backend"], "a provider's protocol ends at the backend trait"),
+    ("redb", &["backend"], "a provider's protocol ends at the backend trait"),
+    ("tracing_subscriber", &["telemetry"], "one place decides where the log goes and what is left out of it"),
+    ("std::process", &["cli", "config", "signal", BINARY], "the operator starts no processes and does not end itself"),
+];
 
 /// The only reader of the environment.
 pub const ENVIRONMENT: &str = "config";
@@ -181,10 +193,7 @@ pub const IMPURE: &[&str] = &[
     "reqwest",
     "hyper",
     "axum",
-    "redb",
     "tempfile",
-    "vaultrs",
-    "rustify",
     "aws_lc_rs::rand",
 ];
 /// Functions that read a clock, by their last segment (`SystemTime::now`, `Timestamp::now`), and methods that do.

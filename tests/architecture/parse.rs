@@ -55,6 +55,12 @@ pub enum What {
     EnvironmentAttribute,
     /// `impl Trait for SecretValue`, or a derive on it.
     SecretTrait(String),
+    /// A method of `SecretValue` that others can call and that returns more than a size or a yes.
+    SecretAccessor(String),
+    /// `impl Trait<SecretValue> for …`.
+    SecretConversion(String),
+    /// `mod x;` with a file of its own.
+    ModuleFile(String),
 }
 
 #[derive(Clone, Debug)]
@@ -209,9 +215,7 @@ impl<'a> Reader<'a> {
             syn::Visibility::Inherited => false,
         };
         if is_seen {
-            let mut types = TypePaths::default();
-            types.visit_type(ty);
-            for (path, span) in types.found {
+            for (path, span) in TypePaths::of(ty).found {
                 self.mention(What::Surface(path), span);
             }
         }
@@ -311,6 +315,31 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn read_trait(&mut self, path: &syn::Path, is_of_secret: bool) {
+        let Some(last) = path.segments.last() else { return };
+        let mut arguments = TypePaths::default();
+        arguments.visit_path_arguments(&last.arguments);
+        if is_of_secret {
+            self.mention(What::SecretTrait(last.ident.to_string()), last.ident.span());
+        } else if arguments.last_names().any(|name| name == SECRET_TYPE) {
+            self.mention(What::SecretConversion(last.ident.to_string()), last.ident.span());
+        }
+    }
+
+    /// Notes what others can call on a value, constructors, sizes and questions aside.
+    fn read_accessors(&mut self, items: &[syn::ImplItem]) {
+        let functions = items.iter().filter_map(|item| if let syn::ImplItem::Fn(function) = item { Some(function) } else { None });
+        for function in functions.filter(|function| function.sig.receiver().is_some()) {
+            let is_private = matches!(function.vis, syn::Visibility::Inherited);
+            let syn::ReturnType::Type(_, ty) = &function.sig.output else { continue };
+            let tells_nothing =
+                matches!(&**ty, syn::Type::Path(path) if ["usize", "bool", "Self"].iter().any(|name| path.path.is_ident(name)));
+            if !is_private && !tells_nothing {
+                self.mention(What::SecretAccessor(function.sig.ident.to_string()), function.sig.ident.span());
+            }
+        }
+    }
+
     fn read_secret_derives(&mut self, name: &syn::Ident, attributes: &[syn::Attribute]) {
         if name != SECRET_TYPE {
             return;
@@ -347,6 +376,8 @@ impl<'ast> Visit<'ast> for Reader<'_> {
                 self.visit_item(item);
             }
             self.here = outer;
+        } else {
+            self.mention(What::ModuleFile(item.ident.to_string()), item.ident.span());
         }
     }
 
@@ -423,11 +454,12 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
-        if let (Some((_, path, _)), syn::Type::Path(of)) = (&item.trait_, &*item.self_ty)
-            && of.path.segments.last().is_some_and(|segment| segment.ident == SECRET_TYPE)
-            && let Some(last) = path.segments.last()
-        {
-            self.mention(What::SecretTrait(last.ident.to_string()), last.ident.span());
+        let of = TypePaths::of(&item.self_ty);
+        let is_of_secret = of.last_names().any(|name| name == SECRET_TYPE);
+        match &item.trait_ {
+            Some((_, path, _)) => self.read_trait(path, is_of_secret),
+            None if is_of_secret => self.read_accessors(&item.items),
+            None => {}
         }
         visit::visit_item_impl(self, item);
     }
@@ -527,6 +559,18 @@ impl<'ast> Visit<'ast> for Reader<'_> {
 #[derive(Default)]
 struct TypePaths {
     found: Vec<(Written, Span)>,
+}
+
+impl TypePaths {
+    fn of(ty: &syn::Type) -> Self {
+        let mut types = Self::default();
+        types.visit_type(ty);
+        types
+    }
+
+    fn last_names(&self) -> impl Iterator<Item = &str> {
+        self.found.iter().filter_map(|(path, _)| path.segments.last().map(String::as_str))
+    }
 }
 
 impl<'ast> Visit<'ast> for TypePaths {

@@ -435,6 +435,21 @@ fn the_kubernetes_api_outside_cluster_is_found_however_it_is_spelled() {
             at: ("src/engine/mod.rs", 2),
         },
         Planted {
+            spelled: "path from the root, past a name of ours",
+            files: &[("src/engine/mod.rs", "use crate::name as kube;\nfn f(x: ::kube::Api<Pod>) {}")],
+            rule,
+            at: ("src/engine/mod.rs", 2),
+        },
+        Planted {
+            spelled: "type alias made by a macro",
+            files: &[
+                ("src/cluster/mod.rs", "only_linux! {\n    type Handle<K> = kube::Api<K>;\n    pub use self::Handle as Things;\n}"),
+                ("src/controller/mod.rs", "fn f(x: crate::cluster::Things<Pod>) {}"),
+            ],
+            rule,
+            at: ("src/controller/mod.rs", 1),
+        },
+        Planted {
             spelled: "extern crate",
             files: &[("src/engine/mod.rs", "extern crate kube as k;\nfn f(x: k::Api<Pod>) {}")],
             rule,
@@ -592,9 +607,9 @@ fn a_value_exposed_outside_the_list_is_found_however_it_is_spelled() {
         },
         Planted {
             spelled: "a macro that others expand",
-            files: &[("src/secret.rs", "macro_rules! shown {\n    ($v:expr) => { $v.expose() };\n}")],
+            files: &[("src/digest.rs", "macro_rules! shown {\n    ($v:expr) => { $v.expose() };\n}")],
             rule,
-            at: ("src/secret.rs", 2),
+            at: ("src/digest.rs", 2),
         },
         Planted {
             spelled: "code that only looks like a test",
@@ -628,6 +643,37 @@ fn a_value_exposed_outside_the_list_is_found_however_it_is_spelled() {
             rule: rules::SHOWN,
             at: ("src/secret.rs", 1),
         },
+        Planted {
+            spelled: "a second accessor",
+            files: &[(
+                "src/secret.rs",
+                "impl SecretValue {\n    pub fn len(&self) -> usize { 0 }\n    pub(crate) fn bytes(&self) -> &[u8] { &self.0 }\n}",
+            )],
+            rule: rules::SHOWN,
+            at: ("src/secret.rs", 3),
+        },
+        Planted {
+            spelled: "a conversion",
+            files: &[("src/secret.rs", "\nimpl From<SecretValue> for Vec<u8> {}")],
+            rule: rules::SHOWN,
+            at: ("src/secret.rs", 2),
+        },
+    ]);
+}
+
+#[test]
+fn a_system_is_reached_from_its_folder_only() {
+    let rule = rules::OWNED;
+    let at = ("src/engine/mod.rs", 2);
+    assert_found(&[
+        Planted { spelled: "HTTP", files: &[("src/engine/mod.rs", "\nuse reqwest::Client;")], rule, at },
+        Planted {
+            spelled: "a provider's client",
+            files: &[("src/engine/mod.rs", "use vaultrs as v;\nfn f() { v::kv2::read(); }")],
+            rule,
+            at,
+        },
+        Planted { spelled: "processes", files: &[("src/engine/mod.rs", "\nuse std::process::Command;")], rule, at },
     ]);
 }
 
@@ -708,7 +754,7 @@ fn the_environment_has_one_reader() {
             at: ("src/cli/mod.rs", 2),
         },
     ]);
-    assert_clean(&[("src/cli/mod.rs", "const V: &str = env!(\"CARGO_PKG_VERSION\");")]);
+    assert_clean(&[("src/cli/mod.rs", "const V: &str = std::env!(\"CARGO_PKG_VERSION\");\nconst W: &str = env!(\"X\");")]);
 }
 
 #[test]
@@ -747,6 +793,12 @@ fn drawers_and_code_from_elsewhere_are_found() {
             rule: rules::FOREIGN,
             at: ("src/access/mod.rs", 2),
         },
+        Planted {
+            spelled: "the library's file in the binary",
+            files: &[("src/main.rs", "\nmod engine;")],
+            rule: rules::FOREIGN,
+            at: ("src/main.rs", 2),
+        },
         Planted { spelled: "unknown folder", files: &[("src/vault/mod.rs", "")], rule: rules::UNKNOWN, at: ("src/vault/mod.rs", 1) },
     ]);
     let named = [Source::new("e2e/common/wait.rs", ""), Source::new("tests/helpers.rs", ""), Source::new("e2e/harness/mod.rs", "")];
@@ -772,7 +824,10 @@ fn clean_code_passes() {
         ),
         ("src/main.rs", "use keyferry::config::Config;\nfn main() -> anyhow::Result<()> { Config::read()?.run() }"),
         ("src/name.rs", "pub struct Name(String);"),
-        ("src/secret.rs", "pub struct SecretValue(Vec<u8>);\nimpl std::fmt::Debug for SecretValue {}"),
+        (
+            "src/secret.rs",
+            "pub struct SecretValue(Vec<u8>);\nimpl std::fmt::Debug for SecretValue {}\nimpl From<Vec<u8>> for SecretValue {}\nimpl SecretValue {\n    pub fn new(b: Vec<u8>) -> Self { Self(b) }\n    pub fn expose(&self) -> &[u8] { &self.0 }\n    pub fn len(&self) -> usize { 0 }\n}",
+        ),
         ("src/fault.rs", "use crate::name::Name;\npub struct Fault(Name);"),
         (
             "src/access/mod.rs",
@@ -801,6 +856,7 @@ fn clean_code_passes() {
         ("src/engine/mod.rs", "pub mod fetch;\npub mod plan;\npub use fetch::Snapshot;\npub fn run() { fetch::fetch(); plan::plan(); }"),
         ("src/engine/fetch.rs", "use crate::access::judge;\nuse crate::backend::Backend;\npub struct Snapshot;\npub fn fetch() {}"),
         ("src/engine/plan.rs", "use super::fetch::Snapshot;\nuse crate::{access::judge, select};\npub fn plan() {}"),
+        ("src/cache/mod.rs", "#[cfg(test)]\nfn shown(v: crate::secret::SecretValue) -> usize { v.expose().len() }"),
         ("src/config.rs", "use std::env;\npub struct Config { #[arg(long, env = \"KEYFERRY_X\")] x: u8 }"),
         ("src/cli/store.rs", "use crate::backend::file::Store;\nuse anyhow::Context as _;"),
     ]);

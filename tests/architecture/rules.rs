@@ -35,6 +35,7 @@ pub const ENVIRONMENT: &str = "environment read outside config.rs";
 pub const ANYHOW: &str = "anyhow outside main and cli";
 pub const DRAWER: &str = "module named like a drawer";
 pub const FOREIGN: &str = "code from outside the module tree";
+pub const OWNED: &str = "a system reached outside its folder";
 pub const STALE: &str = "list entry that nothing uses";
 
 /// All findings in the crate, each once, in the order of files and lines.
@@ -108,6 +109,9 @@ impl Judged<'_> {
             What::ForeignCode => self.report(findings, FOREIGN, "`#[path]` or `include!`", "declare the module where its file lies"),
             What::EnvironmentAttribute => self.check_environment_attribute(findings),
             What::SecretTrait(name) => self.check_secret_trait(name, findings),
+            What::SecretAccessor(name) => self.check_secret_accessor(name, findings),
+            What::SecretConversion(name) => self.check_secret_conversion(name, findings),
+            What::ModuleFile(name) => self.check_module_file(name, findings),
         }
     }
 
@@ -157,6 +161,12 @@ impl Judged<'_> {
         }
         if hits(layers::EXPOSING_TRAITS) && !self.may_expose() {
             self.report(findings, EXPOSED, found.clone(), EXPOSED_REMEDY);
+        }
+        for (what, owners, why) in layers::OWNED {
+            if is_below(place, what, is_glob) && !self.is_in(owners) && !self.mention.is_test {
+                let remedy = format!("{why}: it belongs to {}", owners.join(", "));
+                self.report(findings, OWNED, found.clone(), remedy);
+            }
         }
         if is_below(place, "std::env", false) && !self.may_read_environment() {
             self.report(findings, ENVIRONMENT, found.clone(), "read it in config.rs and take it as an argument");
@@ -208,7 +218,27 @@ impl Judged<'_> {
     fn check_secret_trait(&self, name: &str, findings: &mut BTreeSet<Finding>) {
         if layers::SHOWING_TRAITS.contains(&name) {
             let found = format!("`{name}` for {}", layers::SECRET_TYPE);
-            self.report(findings, SHOWN, found, "there is one accessor, so that every use of a value can be found");
+            self.report(findings, SHOWN, found, ONE_ACCESSOR);
+        }
+    }
+
+    fn check_secret_accessor(&self, name: &str, findings: &mut BTreeSet<Finding>) {
+        if !layers::ACCESSORS.contains(&name) {
+            self.report(findings, SHOWN, format!("`{name}` of {}", layers::SECRET_TYPE), ONE_ACCESSOR);
+        }
+    }
+
+    /// Outside its own file a conversion can only call the accessor, and is judged there.
+    fn check_secret_conversion(&self, name: &str, findings: &mut BTreeSet<Finding>) {
+        if self.unit() == layers::SECRET_FILE {
+            self.report(findings, SHOWN, format!("`{name}` out of {}", layers::SECRET_TYPE), ONE_ACCESSOR);
+        }
+    }
+
+    /// The library's files compiled once more into the binary would escape the map.
+    fn check_module_file(&self, name: &str, findings: &mut BTreeSet<Finding>) {
+        if self.unit() == layers::BINARY {
+            self.report(findings, FOREIGN, format!("`mod {name};` in the binary"), "declare it in lib.rs and use it as `keyferry::…`");
         }
     }
 
@@ -250,6 +280,7 @@ impl Judged<'_> {
 
 const EXPOSED_REMEDY: &str =
     "pass the SecretValue on to a file of EXPOSING in tests/architecture/layers.rs; a new file there needs a reason";
+const ONE_ACCESSOR: &str = "there is one accessor, so that every use of a value can be found";
 const IMPURE_REMEDY: &str = "take clock, randomness and what was read as arguments; the I/O belongs to an adapter";
 
 /// Whether a module may use a path of ours, else what to do instead.
