@@ -156,6 +156,16 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// A name for a message: quoted, control characters escaped, and a long one cut so that the remedy still fits.
+#[must_use]
+pub fn quote(name: &str) -> String {
+    const SHOWN: usize = 96;
+    let mut escaped = name.chars().flat_map(char::escape_debug);
+    let shown: String = escaped.by_ref().take(SHOWN).collect();
+    let rest = if escaped.next().is_some() { "…" } else { "" };
+    format!("\"{shown}{rest}\"")
+}
+
 /// What follows from a fault. Who keeps the clock stands beside each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {

@@ -57,14 +57,19 @@ impl fmt::Display for StoreName {
 pub enum ProviderKind {
     Vault,
     File,
+    /// Variables whose names are flat: `db/password` is `DB_PASSWORD`.
     Env,
+    /// Variables whose names keep the hierarchy: `db/password` is `__DB__PASSWORD`.
+    EnvNested,
     Fake,
 }
 
 /// A remote key in its canonical form: two spellings of one thing compare equal, so that rules and the cache cannot be by-passed.
 ///
 /// At most 2,048 bytes. `vault` and `file`: segments between single slashes, no leading or trailing slash, no `.` or `..`
-/// segment, no control character. `env`: as `file` (the variable's name is made from it by the backend). `fake`: as written.
+/// segment, no control character. `env`: lower case, and exactly one spelling per variable, so that no rule on `db/password` is
+/// passed by asking for `DB_PASSWORD`: flat names have `/` wherever the variable has `_`; nested names have `/` for `__` and `_`
+/// inside a segment. `fake`: as written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RemoteKey(String);
 
@@ -87,6 +92,8 @@ pub enum KeyError {
     Traversal,
     #[error("the remote key has a control character: remove it")]
     Control,
+    #[error("the remote key names no variable: use letters, digits and single '/', '_', '-' or '.' between them")]
+    NoVariable,
 }
 
 impl RemoteKey {
@@ -95,20 +102,7 @@ impl RemoteKey {
     /// # Errors
     /// [`KeyError`] when it is empty, too long, climbs, or has control characters.
     pub fn parse(provider: ProviderKind, text: &str) -> Result<Self, KeyError> {
-        if text.len() > 2048 {
-            return Err(KeyError::TooLong);
-        }
-        if text.chars().any(char::is_control) {
-            return Err(KeyError::Control);
-        }
-        if provider == ProviderKind::Fake {
-            return if text.is_empty() { Err(KeyError::Empty) } else { Ok(Self(text.to_owned())) };
-        }
-        let segments: Vec<&str> = text.split('/').filter(|segment| !segment.is_empty()).collect();
-        if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
-            return Err(KeyError::Traversal);
-        }
-        if segments.is_empty() { Err(KeyError::Empty) } else { Ok(Self(segments.join("/"))) }
+        canonical(provider, text, |character| character.is_ascii_alphanumeric()).map(Self)
     }
 
     #[must_use]
@@ -121,6 +115,49 @@ impl fmt::Display for RemoteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Brings a pattern on keys into the form of the keys that it is compared with; `*` stays what it is.
+///
+/// # Errors
+/// [`KeyError`] when no key could match it.
+pub fn canonical_pattern(provider: ProviderKind, text: &str) -> Result<String, KeyError> {
+    canonical(provider, text, |character| character.is_ascii_alphanumeric() || character == '*')
+}
+
+/// `in_variable` says which characters stand for themselves in a variable's name.
+fn canonical(provider: ProviderKind, text: &str, in_variable: impl Fn(char) -> bool) -> Result<String, KeyError> {
+    if text.len() > 2048 {
+        return Err(KeyError::TooLong);
+    }
+    if text.chars().any(char::is_control) {
+        return Err(KeyError::Control);
+    }
+    let segments: Vec<&str> = text.split('/').filter(|segment| !segment.is_empty()).collect();
+    if provider != ProviderKind::Fake && segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+        return Err(KeyError::Traversal);
+    }
+    let joined = match provider {
+        ProviderKind::Vault | ProviderKind::File => segments.join("/"),
+        ProviderKind::Env => variable(&segments.join("_"), in_variable, "_")?,
+        ProviderKind::EnvNested => variable(&segments.join("__"), in_variable, "__")?,
+        ProviderKind::Fake => text.to_owned(),
+    };
+    if joined.is_empty() { Err(KeyError::Empty) } else { Ok(joined) }
+}
+
+/// The one key of a variable whose hierarchy is marked by `mark`.
+fn variable(name: &str, in_variable: impl Fn(char) -> bool, mark: &str) -> Result<String, KeyError> {
+    let name = name.replace(['-', '.'], "_").to_ascii_lowercase();
+    if !name.chars().all(|character| in_variable(character) || character == '_') {
+        return Err(KeyError::NoVariable);
+    }
+    // An empty part, or one that begins or ends with '_', would be the name of a second key for the same variable.
+    let parts: Vec<&str> = name.split(mark).collect();
+    if parts.iter().any(|part| part.is_empty() || part.starts_with('_') || part.ends_with('_')) && !name.is_empty() {
+        return Err(KeyError::NoVariable);
+    }
+    Ok(parts.join("/"))
 }
 
 #[cfg(test)]
@@ -148,5 +185,39 @@ mod tests {
         }
         assert_eq!(RemoteKey::parse(ProviderKind::Vault, &"x".repeat(2049)), Err(KeyError::TooLong));
         assert_eq!(RemoteKey::parse(ProviderKind::Fake, ""), Err(KeyError::Empty));
+    }
+
+    #[test]
+    fn a_variable_has_exactly_one_key() {
+        let cases = [
+            (ProviderKind::Env, "db/password", "db/password"),
+            (ProviderKind::Env, "DB_PASSWORD", "db/password"),
+            (ProviderKind::Env, "Db-Pass.Word", "db/pass/word"),
+            (ProviderKind::EnvNested, "db/password", "db/password"),
+            (ProviderKind::EnvNested, "DB__PASSWORD", "db/password"),
+            (ProviderKind::EnvNested, "db/pass-word", "db/pass_word"),
+        ];
+        for (provider, text, canonical) in cases {
+            assert_eq!(RemoteKey::parse(provider, text).unwrap().as_str(), canonical, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_would_be_a_second_name_of_a_variable_is_refused() {
+        let cases = [
+            (ProviderKind::Env, "db__password"),
+            (ProviderKind::Env, "_db"),
+            (ProviderKind::Env, "db-"),
+            (ProviderKind::Env, "d\u{f6}b"),
+            (ProviderKind::Env, "db=x"),
+            (ProviderKind::Env, "*"),
+            (ProviderKind::EnvNested, "db/_x"),
+            (ProviderKind::EnvNested, "db___x"),
+        ];
+        for (provider, text) in cases {
+            assert_eq!(RemoteKey::parse(provider, text), Err(KeyError::NoVariable), "{text}");
+        }
+        assert_eq!(RemoteKey::parse(ProviderKind::Env, "//"), Err(KeyError::Empty));
+        assert_eq!(RemoteKey::parse(ProviderKind::Env, "db/../x"), Err(KeyError::Traversal));
     }
 }

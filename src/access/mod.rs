@@ -1,4 +1,46 @@
-//! (being written)
+//! Who may read what: one verdict per reference, before anything is fetched. Pure.
+//!
+//! A tenant writes objects in its own namespace and is hostile. Whatever the rules do not admit is refused, in the same words
+//! whether or not the thing exists. Only this folder can make a [`Granted`], and `fetch` takes nothing else:
+//!
+//! ```
+//! use keyferry::{access::Granted, item::Item};
+//! fn fetch(granted: &Granted<Item>) -> &str { &granted.get().store }
+//! # let _ = fetch;
+//! ```
+//!
+//! Fetching without the grant does not compile, neither with the bare item nor with a grant made elsewhere:
+//!
+//! ```compile_fail,E0308
+//! use keyferry::{access::Granted, item::Item};
+//! fn fetch(granted: &Granted<Item>) -> &str { &granted.get().store }
+//! fn around(item: &Item) -> &str { fetch(item) }
+//! ```
+//!
+//! ```compile_fail,E0423
+//! use keyferry::{access::Granted, item::Item};
+//! fn forge(item: Item) -> Granted<Item> { Granted(item) }
+//! ```
+
+mod condition;
+mod pattern;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    crd::v1alpha1::{
+        ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, RemoteValue, SecretStoreSpec, StoreRef, StoreRefKind,
+    },
+    fault::{Fault, Reason, quote},
+    item::{FindRef, Item, Wanted},
+    name::{KeyError, ObjectKey, ProviderKind, RemoteKey, RemoteRef, StoreName},
+};
+
+pub use pattern::key_allowed;
+pub use search::Search;
 
 /// Proof that access was judged: only `access` can make one, and `fetch` takes nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -9,4 +51,212 @@ impl<T> Granted<T> {
     pub fn get(&self) -> &T {
         &self.0
     }
+}
+
+/// Who asks: the object's own namespace as the cluster shows it. Nothing of it comes from a spec.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    pub namespace: &'a str,
+    /// The Namespace's labels, not the object's.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Namespaces whose objects are never served (kube-system, kube-public, kube-node-lease, the operator's own).
+    pub protected: &'a BTreeSet<String>,
+}
+
+/// A store that exists.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenStore<'a> {
+    pub name: &'a StoreName,
+    pub uid: &'a str,
+    pub spec: StoreSpec<'a>,
+}
+
+/// The spec of either kind.
+#[derive(Clone, Copy, Debug)]
+pub enum StoreSpec<'a> {
+    Namespaced(&'a SecretStoreSpec),
+    Cluster(&'a ClusterSecretStoreSpec),
+}
+
+impl<'a> StoreSpec<'a> {
+    /// The provider block.
+    #[must_use]
+    pub fn provider(self) -> &'a ProviderBlock {
+        match self {
+            Self::Namespaced(spec) => &spec.provider,
+            Self::Cluster(spec) => &spec.provider,
+        }
+    }
+
+    fn allowed_keys(self) -> Option<&'a [String]> {
+        match self {
+            Self::Namespaced(spec) => spec.allowed_keys.as_deref(),
+            Self::Cluster(spec) => spec.allowed_keys.as_deref(),
+        }
+    }
+}
+
+/// What an entry of the spec asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Reference<'a> {
+    /// `remoteRef` or `extract`: the property is no matter of access, the whole value is read.
+    Value(&'a RemoteValue),
+    Find(&'a Find),
+}
+
+/// One key of one Secret that holds a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialKey {
+    pub namespace: String,
+    pub name: String,
+    pub key: String,
+}
+
+/// The store that a reference names: a `SecretStore` is always one of the object's own namespace.
+#[must_use]
+pub fn store_name(object: &ObjectKey, reference: &StoreRef) -> StoreName {
+    let name = reference.name.clone();
+    match reference.kind.unwrap_or(StoreRefKind::SecretStore) {
+        StoreRefKind::SecretStore => StoreName::Namespaced { namespace: object.namespace.clone(), name },
+        StoreRefKind::ClusterSecretStore => StoreName::Cluster { name },
+    }
+}
+
+/// Judges one reference. `seen` is the store of that name, if it exists.
+///
+/// # Errors
+/// - `NotAllowed`: the namespace is protected; the cluster store does not admit it *or does not exist*; no pattern of
+///   `allowedKeys` admits the key; the provider is not for this kind of store; the credential stands in another namespace.
+/// - `StoreNotReady`: the namespaced store does not exist.
+/// - `InvalidSpec`: the key or the regular expression cannot be one.
+pub fn judge(asker: &Asker<'_>, store: &StoreName, seen: Option<&SeenStore<'_>>, reference: Reference<'_>) -> Result<Granted<Item>, Fault> {
+    if asker.protected.contains(asker.namespace) {
+        return Err(Fault::not_allowed("objects in a protected namespace are never served: use another namespace"));
+    }
+    let seen = admitted(asker, store, seen)?;
+    credential(seen)?;
+    let wanted = match reference {
+        Reference::Value(value) => Wanted::Value(value_wanted(asker, seen, value)?),
+        Reference::Find(find) => Wanted::Find(find_wanted(asker, seen, find)?),
+    };
+    Ok(Granted(Item { store: seen.uid.to_owned(), wanted }))
+}
+
+/// The Secret that a store's `auth` names, if it has one: the store's own namespace for a `SecretStore`, whatever its spec says.
+///
+/// # Errors
+/// `NotAllowed` when it names another namespace, or none where the store has none of its own; `InvalidSpec` without a provider.
+pub fn credential(store: &SeenStore<'_>) -> Result<Option<Granted<CredentialKey>>, Fault> {
+    let Provider::Vault(vault) = provider(store)? else { return Ok(None) };
+    let named = &vault.auth.token_secret_ref;
+    let namespace = match (store.name, named.namespace.as_deref()) {
+        (StoreName::Namespaced { namespace, .. }, None) => namespace.as_str(),
+        (StoreName::Namespaced { namespace, .. }, Some(other)) if namespace == other => other,
+        (StoreName::Namespaced { .. }, Some(_)) => {
+            return Err(Fault::not_allowed(
+                "provider.vault.auth.tokenSecretRef.namespace is another namespace than the SecretStore's: remove it",
+            ));
+        }
+        (StoreName::Cluster { .. }, Some(namespace)) => namespace,
+        (StoreName::Cluster { .. }, None) => {
+            return Err(Fault::invalid(
+                Reason::InvalidSpec,
+                "provider.vault.auth.tokenSecretRef.namespace is needed in a ClusterSecretStore: add it",
+            ));
+        }
+    };
+    let key = named.key.clone().unwrap_or_else(|| "token".to_owned());
+    Ok(Some(Granted(CredentialKey { namespace: namespace.to_owned(), name: named.name.clone(), key })))
+}
+
+/// What the store's keys look like.
+#[must_use]
+pub fn provider_kind(provider: Provider<'_>) -> ProviderKind {
+    match provider {
+        Provider::Vault(_) => ProviderKind::Vault,
+        Provider::File(_) => ProviderKind::File,
+        Provider::Env(env) => match env.style.unwrap_or_default() {
+            EnvStyle::Flat => ProviderKind::Env,
+            EnvStyle::Nested => ProviderKind::EnvNested,
+        },
+        Provider::Fake(_) => ProviderKind::Fake,
+    }
+}
+
+/// The store, if it is there for this namespace. A cluster store that is missing answers like one that refuses, so that a tenant
+/// cannot find out which exist.
+fn admitted<'s, 'a>(asker: &Asker<'_>, store: &StoreName, seen: Option<&'s SeenStore<'a>>) -> Result<&'s SeenStore<'a>, Fault> {
+    match (store, seen) {
+        (StoreName::Namespaced { namespace, .. }, _) if namespace != asker.namespace => {
+            Err(Fault::not_allowed("a SecretStore serves only the objects of its own namespace: create one here"))
+        }
+        (StoreName::Namespaced { name, .. }, None) => {
+            let detail = format!("SecretStore {} does not exist in this namespace: create it or correct secretStoreRef", quote(name));
+            Err(Fault::new(crate::fault::Class::Unavailable, Reason::StoreNotReady, detail))
+        }
+        (_, Some(seen)) if seen.name != store => Err(Fault::new(crate::fault::Class::Bug, Reason::StoreNotReady, "another store was looked up")),
+        (StoreName::Namespaced { .. }, Some(seen)) => match provider(seen)? {
+            Provider::Env(_) => Err(Fault::not_allowed("provider env is for ClusterSecretStores only: use another provider in a SecretStore")),
+            Provider::Vault(_) | Provider::File(_) | Provider::Fake(_) => Ok(seen),
+        },
+        (StoreName::Cluster { name }, seen) => seen.filter(|seen| admits_namespace(asker, seen)).ok_or_else(|| {
+            let (name, namespace) = (quote(name), quote(asker.namespace));
+            Fault::not_allowed(format!(
+                "ClusterSecretStore {name} does not exist or does not admit namespace {namespace}: correct secretStoreRef, or ask its admin to add a condition"
+            ))
+        }),
+    }
+}
+
+fn admits_namespace(asker: &Asker<'_>, seen: &SeenStore<'_>) -> bool {
+    match seen.spec {
+        StoreSpec::Namespaced(_) => false,
+        StoreSpec::Cluster(spec) => {
+            spec.allow_all_namespaces.unwrap_or(false)
+                || spec.conditions.iter().flatten().any(|condition| condition::matches(condition, asker.namespace, asker.labels))
+        }
+    }
+}
+
+fn provider<'a>(store: &SeenStore<'a>) -> Result<Provider<'a>, Fault> {
+    store.spec.provider().provider().ok_or_else(|| {
+        Fault::invalid(Reason::InvalidSpec, format!("{} needs exactly one provider: set one of vault, file, env, fake", store.name))
+    })
+}
+
+fn value_wanted(asker: &Asker<'_>, store: &SeenStore<'_>, value: &RemoteValue) -> Result<RemoteRef, Fault> {
+    let kind = provider_kind(provider(store)?);
+    let key = RemoteKey::parse(kind, &value.key).map_err(|error| bad_key(&value.key, error))?;
+    match allowed(asker, store, kind) {
+        Some(patterns) if !key_allowed(&patterns, &key) => Err(Fault::not_allowed(format!(
+            "{} does not allow remote key {} for namespace {}: use a key that its allowedKeys admit, or ask its admin",
+            quote(&store.name.to_string()),
+            quote(&value.key),
+            quote(asker.namespace)
+        ))),
+        _ => Ok(RemoteRef { key, version: value.version.clone() }),
+    }
+}
+
+fn find_wanted(asker: &Asker<'_>, store: &SeenStore<'_>, find: &Find) -> Result<FindRef, Fault> {
+    let provider = provider_kind(provider(store)?);
+    let path = match find.path.as_deref() {
+        None => None,
+        // "/" is the root, as in ESO manifests.
+        Some(path) if provider != ProviderKind::Fake && path.trim_matches('/').is_empty() => None,
+        Some(path) => Some(RemoteKey::parse(provider, path).map_err(|error| bad_key(path, error))?),
+    };
+    let wanted =
+        FindRef { provider, path, regexp: find.name.as_ref().map(|name| name.regexp.clone()), allowed: allowed(asker, store, provider) };
+    Search::new(&wanted)?;
+    Ok(wanted)
+}
+
+/// The patterns that bind this namespace; `None` admits every key, an empty list none.
+fn allowed(asker: &Asker<'_>, store: &SeenStore<'_>, kind: ProviderKind) -> Option<Vec<String>> {
+    store.spec.allowed_keys().map(|patterns| pattern::expand(patterns, kind, asker.namespace))
+}
+
+fn bad_key(text: &str, error: KeyError) -> Fault {
+    Fault::invalid(Reason::InvalidSpec, format!("remote key {} cannot be used: {error}", quote(text)))
 }

@@ -1,0 +1,450 @@
+//! What the rules admit, and above all what they do not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Asker, Granted, Reference, Search, SeenStore, StoreSpec, credential, judge, key_allowed, pattern::expand};
+use crate::{
+    crd::v1alpha1::{ClusterSecretStoreSpec, Find, RemoteValue, SecretStoreSpec},
+    fault::{Class, Fault, Reason},
+    item::{Item, Wanted},
+    name::{ProviderKind, RemoteKey, StoreName},
+};
+
+const UID: &str = "uid-of-the-store";
+
+fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("the fixture is a manifest")
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// The verdict for a value of a cluster store with that spec; `None` is a store that does not exist.
+fn cluster(namespace: &str, namespace_labels: &[(&str, &str)], spec: Option<&Value>, reference: &Value) -> Result<Granted<Item>, Fault> {
+    let name = StoreName::Cluster { name: "shared".to_owned() };
+    let spec: Option<ClusterSecretStoreSpec> = spec.map(|spec| parsed(spec.clone()));
+    let seen = spec.as_ref().map(|spec| SeenStore { name: &name, uid: UID, spec: StoreSpec::Cluster(spec) });
+    ask(namespace, namespace_labels, &name, seen.as_ref(), reference)
+}
+
+/// The verdict for a value of the SecretStore `own` in namespace `owner`.
+fn namespaced(namespace: &str, owner: &str, spec: Option<&Value>, reference: &Value) -> Result<Granted<Item>, Fault> {
+    let name = StoreName::Namespaced { namespace: owner.to_owned(), name: "own".to_owned() };
+    let spec: Option<SecretStoreSpec> = spec.map(|spec| parsed(spec.clone()));
+    let seen = spec.as_ref().map(|spec| SeenStore { name: &name, uid: UID, spec: StoreSpec::Namespaced(spec) });
+    ask(namespace, &[], &name, seen.as_ref(), reference)
+}
+
+fn ask(
+    namespace: &str,
+    namespace_labels: &[(&str, &str)],
+    name: &StoreName,
+    seen: Option<&SeenStore<'_>>,
+    reference: &Value,
+) -> Result<Granted<Item>, Fault> {
+    let labels = labels(namespace_labels);
+    let protected = BTreeSet::from(["kube-system".to_owned(), "keyferry-system".to_owned()]);
+    let asker = Asker { namespace, labels: &labels, protected: &protected };
+    match reference.get("find") {
+        Some(find) => judge(&asker, name, seen, Reference::Find(&parsed::<Find>(find.clone()))),
+        None => judge(&asker, name, seen, Reference::Value(&parsed::<RemoteValue>(reference.clone()))),
+    }
+}
+
+fn key(text: &str) -> Value {
+    json!({"key": text})
+}
+
+fn file(rest: &Value) -> Value {
+    let mut spec = json!({"provider": {"file": {"path": "store"}}});
+    spec.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    spec
+}
+
+fn reason(verdict: Result<Granted<Item>, Fault>) -> Option<Reason> {
+    verdict.err().map(|fault| fault.reason)
+}
+
+#[test]
+fn a_grant_names_the_store_by_uid_and_the_key_in_canonical_form() {
+    let verdict = namespaced("team", "team", Some(&file(&json!({}))), &json!({"key": "/db//password", "version": "3", "property": "x"}));
+    let granted = verdict.unwrap();
+    assert_eq!(granted.get().store, UID);
+    let Wanted::Value(value) = &granted.get().wanted else { panic!("a value was asked for") };
+    assert_eq!((value.key.as_str(), value.version.as_deref()), ("db/password", Some("3")));
+}
+
+#[test]
+fn a_namespaced_store_serves_its_own_namespace_only() {
+    let spec = file(&json!({}));
+    assert_eq!(reason(namespaced("team", "team", Some(&spec), &key("a"))), None);
+    assert_eq!(reason(namespaced("other", "team", Some(&spec), &key("a"))), Some(Reason::NotAllowed));
+    assert_eq!(reason(namespaced("other", "team", None, &key("a"))), Some(Reason::NotAllowed));
+}
+
+#[test]
+fn a_missing_namespaced_store_is_not_ready_and_says_what_to_create() {
+    let fault = namespaced("team", "team", None, &key("a")).unwrap_err();
+    assert_eq!((fault.class, fault.reason), (Class::Unavailable, Reason::StoreNotReady));
+    assert!(fault.detail.contains("SecretStore \"own\"") && fault.detail.contains("create it"), "{fault}");
+}
+
+#[test]
+fn a_missing_cluster_store_answers_like_one_that_refuses() {
+    let missing = cluster("team", &[], None, &key("a")).unwrap_err();
+    let refusing = file(&json!({"conditions": [{"namespaces": ["other"]}]}));
+    // Neither the key nor the provider may tell them apart.
+    for (spec, reference) in [(&refusing, key("a")), (&refusing, key("..")), (&file(&json!({})), key("a"))] {
+        assert_eq!(cluster("team", &[], Some(spec), &reference).unwrap_err(), missing);
+    }
+    assert_eq!((missing.class, missing.reason), (Class::Denied, Reason::NotAllowed));
+}
+
+#[test]
+fn objects_in_protected_namespaces_are_refused_whatever_the_store_says() {
+    let spec = file(&json!({"allowAllNamespaces": true}));
+    for namespace in ["kube-system", "keyferry-system"] {
+        assert_eq!(reason(cluster(namespace, &[], Some(&spec), &key("a"))), Some(Reason::NotAllowed));
+        assert_eq!(reason(namespaced(namespace, namespace, Some(&file(&json!({}))), &key("a"))), Some(Reason::NotAllowed));
+    }
+    assert_eq!(reason(cluster("team", &[], Some(&spec), &key("a"))), None);
+}
+
+#[test]
+fn conditions_admit_what_they_say_and_nothing_else() {
+    let selector = |selector: Value| json!({"conditions": [{"namespaceSelector": selector}]});
+    let expression = |key: &str, operator: &str, values: Value| {
+        selector(json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]}))
+    };
+    let regexes = |expressions: Value| json!({"conditions": [{"namespaceRegexes": expressions}]});
+    // The namespace is `team-a` with labels tier=gold, env=dev.
+    let cases = [
+        ("no conditions", json!({}), false),
+        ("no conditions at all", json!({"conditions": []}), false),
+        ("everybody", json!({"allowAllNamespaces": true}), true),
+        ("everybody refused", json!({"allowAllNamespaces": false}), false),
+        ("a name", json!({"conditions": [{"namespaces": ["x", "team-a"]}]}), true),
+        ("another name", json!({"conditions": [{"namespaces": ["team", "team-ab", "TEAM-A"]}]}), false),
+        ("an empty condition", json!({"conditions": [{}]}), false),
+        ("the second condition", json!({"conditions": [{"namespaces": ["x"]}, {"namespaces": ["team-a"]}]}), true),
+        ("one member of a condition", json!({"conditions": [{"namespaces": ["x"], "namespaceRegexes": ["team-."]}]}), true),
+        ("a label", selector(json!({"matchLabels": {"tier": "gold"}})), true),
+        ("another value", selector(json!({"matchLabels": {"tier": "silver"}})), false),
+        ("one label of two", selector(json!({"matchLabels": {"tier": "gold", "env": "prod"}})), false),
+        ("a label that is not there", selector(json!({"matchLabels": {"zone": ""}})), false),
+        (
+            "label and expression",
+            selector(json!({"matchLabels": {"tier": "gold"}, "matchExpressions": [{"key": "env", "operator": "In", "values": ["prod"]}]})),
+            false,
+        ),
+        ("an empty selector", selector(json!({})), true),
+        ("In", expression("tier", "In", json!(["silver", "gold"])), true),
+        ("In another", expression("tier", "In", json!(["silver"])), false),
+        ("In without the label", expression("zone", "In", json!(["a"])), false),
+        ("In without values", expression("tier", "In", json!([])), false),
+        ("NotIn", expression("tier", "NotIn", json!(["silver"])), true),
+        ("NotIn it", expression("tier", "NotIn", json!(["gold"])), false),
+        ("NotIn without the label", expression("zone", "NotIn", json!(["a"])), true),
+        ("NotIn without values", expression("tier", "NotIn", json!([])), false),
+        ("Exists", expression("tier", "Exists", json!([])), true),
+        ("Exists not", expression("zone", "Exists", json!([])), false),
+        ("Exists with values", expression("tier", "Exists", json!(["gold"])), false),
+        ("DoesNotExist", expression("zone", "DoesNotExist", json!([])), true),
+        ("DoesNotExist but does", expression("tier", "DoesNotExist", json!([])), false),
+        ("DoesNotExist with values", expression("zone", "DoesNotExist", json!(["a"])), false),
+        ("a misspelt operator", expression("tier", "exists", json!([])), false),
+        ("a regex", regexes(json!(["team-[a-z]"])), true),
+        ("a regex on a part", regexes(json!(["team"])), false),
+        ("a regex on the end", regexes(json!(["eam-a"])), false),
+        ("a regex whose first branch is a part", regexes(json!(["team|team-a"])), true),
+        ("a broken regex", regexes(json!(["team-a)|(?:.*"])), false),
+        ("a broken regex beside a good one", regexes(json!(["(", "team-.*"])), true),
+        ("a huge regex", regexes(json!(["(.{0,500}){0,500}"])), false),
+    ];
+    for (case, rest, admitted) in cases {
+        let verdict = cluster("team-a", &[("tier", "gold"), ("env", "dev")], Some(&file(&rest)), &key("a"));
+        assert_eq!(verdict.is_ok(), admitted, "{case}");
+        assert!(admitted || reason(verdict) == Some(Reason::NotAllowed), "{case}");
+    }
+}
+
+#[test]
+fn patterns_admit_what_they_say_and_nothing_else() {
+    let cases = [
+        ("a", "a", true),
+        ("a", "ab", false),
+        ("a", "a/b", false),
+        ("*", "a", true),
+        ("*", "a/b", false),
+        ("a/*", "a/b", true),
+        ("a/*", "a", false),
+        ("a/*", "a/b/c", false),
+        ("a/*", "b/a/b", false),
+        ("a/*/c", "a/b/c", true),
+        ("a/*/c", "a/c", false),
+        ("a/*/c", "a/b/b/c", false),
+        ("db-*", "db-main", true),
+        ("db-*", "db-main/x", false),
+        ("db-*", "xdb-main", false),
+        ("*-db/x", "main-db/x", true),
+        ("a*c*e", "abcde", true),
+        ("a*c*e", "abcd", false),
+        ("**", "a/b/c", true),
+        ("a/**", "a/b/c", true),
+        ("a/**", "a", false),
+        ("a/**", "ab/c", false),
+        ("**/c", "c", true),
+        ("**/c", "a/b/c", true),
+        ("**/c", "a/bc", false),
+        ("a/**/c", "a/c", true),
+        ("a/**/c", "a/b/b/c", true),
+        ("a/**/c", "a/bc", false),
+        ("a/**/**/c", "a/c", true),
+        ("a**/c", "ax/y/c", true),
+        ("a**/c", "ac", false),
+        ("a.c", "abc", false),
+        ("a[bc]", "ab", false),
+        ("a?", "ab", false),
+        ("é/*", "é/ü", true),
+        ("/a//b/", "a/b", true),
+        ("", "a", false),
+        ("a/../*", "b", false),
+    ];
+    for (pattern, key, admitted) in cases {
+        let patterns = expand(&[pattern.to_owned()], ProviderKind::Vault, "team");
+        let key = RemoteKey::parse(ProviderKind::Vault, key).unwrap();
+        assert_eq!(key_allowed(&patterns, &key), admitted, "{pattern} on {}", key.as_str());
+    }
+}
+
+#[test]
+fn keys_are_judged_after_normalisation_with_the_namespace_filled_in() {
+    let spec = file(&json!({"allowAllNamespaces": true, "allowedKeys": ["teams/{namespace}/*", "shared/**"]}));
+    let cases = [
+        ("teams/team/a", true),
+        ("//teams//team///a/", true),
+        ("shared/x/y", true),
+        ("teams/other/a", false),
+        ("teams/team/a/b", false),
+        ("teams/team", false),
+        ("teams/{namespace}/a", false),
+        ("TEAMS/team/a", false),
+        ("shared", false),
+    ];
+    for (text, admitted) in cases {
+        let verdict = cluster("team", &[], Some(&spec), &key(text));
+        assert_eq!(reason(verdict), (!admitted).then_some(Reason::NotAllowed), "{text}");
+    }
+    assert_eq!(reason(cluster("team", &[], Some(&spec), &key("shared/../teams/other/a"))), Some(Reason::InvalidSpec));
+    let none = file(&json!({"allowAllNamespaces": true, "allowedKeys": []}));
+    assert_eq!(reason(cluster("team", &[], Some(&none), &key("a"))), Some(Reason::NotAllowed));
+}
+
+#[test]
+fn a_hostile_namespace_cannot_widen_a_pattern() {
+    for namespace in ["*", "**", "a/b", "../x", "", "{namespace}", "Team", "a.b", "-a", "a-", &"a".repeat(64)] {
+        assert!(expand(&["teams/{namespace}/*".to_owned(), "**".to_owned()], ProviderKind::Vault, namespace).is_empty(), "{namespace}");
+    }
+    assert_eq!(expand(&["teams/{namespace}/*".to_owned()], ProviderKind::Vault, "a-b"), ["teams/a-b/*"]);
+}
+
+#[test]
+fn two_spellings_of_one_variable_get_one_verdict() {
+    let spec = |style: &str| json!({"provider": {"env": {"prefix": "APP_", "style": style}}, "allowAllNamespaces": true, "allowedKeys": ["teams/{namespace}/*", "OPEN_*"]});
+    let cases = [
+        ("Flat", "teams/team/x", true),
+        ("Flat", "TEAMS_TEAM_X", true),
+        ("Flat", "open/x", true),
+        ("Flat", "db/password", false),
+        ("Flat", "DB_PASSWORD", false),
+        ("Flat", "teams/other/x", false),
+        // The variable TEAMS_TEAM_B_X belongs to namespace team-b.
+        ("Flat", "teams/team/b-x", false),
+        ("Nested", "teams/team/b-x", true),
+        ("Nested", "TEAMS__TEAM__X", true),
+        ("Nested", "TEAMS__OTHER__X", false),
+        ("Nested", "open/x", false),
+    ];
+    for (style, text, admitted) in cases {
+        assert_eq!(
+            reason(cluster("team", &[], Some(&spec(style)), &key(text))),
+            (!admitted).then_some(Reason::NotAllowed),
+            "{style} {text}"
+        );
+    }
+}
+
+#[test]
+fn a_fake_store_takes_keys_as_they_are_written() {
+    let spec = json!({"provider": {"fake": {"data": []}}, "allowedKeys": ["/a/*"]});
+    assert_eq!(reason(namespaced("team", "team", Some(&spec), &key("/a/b"))), None);
+    assert_eq!(reason(namespaced("team", "team", Some(&spec), &key("a/b"))), Some(Reason::NotAllowed));
+}
+
+#[test]
+fn a_key_that_cannot_be_one_is_named_with_its_remedy() {
+    let fault = namespaced("team", "team", Some(&file(&json!({}))), &key("a/../b")).unwrap_err();
+    assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::InvalidSpec));
+    assert!(fault.detail.contains("\"a/../b\"") && fault.detail.contains("write the full path"), "{fault}");
+}
+
+#[test]
+fn provider_env_is_refused_in_a_namespaced_store() {
+    let spec = json!({"provider": {"env": {"prefix": "APP_"}}});
+    assert_eq!(reason(namespaced("team", "team", Some(&spec), &key("a"))), Some(Reason::NotAllowed));
+}
+
+#[test]
+fn a_store_without_exactly_one_provider_is_invalid() {
+    for provider in [json!({}), json!({"file": {"path": "a"}, "env": {"prefix": "A"}})] {
+        assert_eq!(reason(namespaced("team", "team", Some(&json!({"provider": provider})), &key("a"))), Some(Reason::InvalidSpec));
+    }
+}
+
+fn vault(token: &Value) -> Value {
+    json!({"provider": {"vault": {"server": "https://vault:8200", "auth": {"tokenSecretRef": token}}}, "allowAllNamespaces": true})
+}
+
+#[test]
+fn a_credential_of_a_namespaced_store_stands_beside_it() {
+    let name = StoreName::Namespaced { namespace: "team".to_owned(), name: "own".to_owned() };
+    let cases = [
+        (json!({"name": "t"}), Some(("team", "token"))),
+        (json!({"name": "t", "namespace": "team", "key": "k"}), Some(("team", "k"))),
+        (json!({"name": "t", "namespace": "keyferry-system"}), None),
+    ];
+    for (token, expected) in cases {
+        let mut value = vault(&token);
+        value.as_object_mut().unwrap().remove("allowAllNamespaces");
+        let spec: SecretStoreSpec = parsed(value.clone());
+        let found = credential(&SeenStore { name: &name, uid: UID, spec: StoreSpec::Namespaced(&spec) });
+        match (&found, expected) {
+            (Ok(Some(granted)), Some((namespace, key))) => {
+                assert_eq!(
+                    (granted.get().namespace.as_str(), granted.get().name.as_str(), granted.get().key.as_str()),
+                    (namespace, "t", key)
+                );
+            }
+            (Err(fault), None) => assert_eq!(fault.reason, Reason::NotAllowed),
+            _ => panic!("{token}: {found:?}"),
+        }
+        // Nothing is read with a credential that is refused.
+        assert_eq!(namespaced("team", "team", Some(&value), &key("a")).is_ok(), expected.is_some(), "{token}");
+    }
+}
+
+#[test]
+fn a_credential_of_a_cluster_store_needs_a_namespace() {
+    assert_eq!(reason(cluster("team", &[], Some(&vault(&json!({"name": "t", "namespace": "vault"}))), &key("a"))), None);
+    assert_eq!(reason(cluster("team", &[], Some(&vault(&json!({"name": "t"}))), &key("a"))), Some(Reason::InvalidSpec));
+    let name = StoreName::Cluster { name: "shared".to_owned() };
+    let spec: ClusterSecretStoreSpec = parsed(file(&json!({})));
+    assert_eq!(credential(&SeenStore { name: &name, uid: UID, spec: StoreSpec::Cluster(&spec) }), Ok(None));
+}
+
+#[test]
+fn a_search_takes_only_what_path_expression_and_patterns_admit() {
+    let spec = file(&json!({"allowAllNamespaces": true, "allowedKeys": ["teams/{namespace}/**"]}));
+    let granted = cluster("team", &[], Some(&spec), &json!({"find": {"path": "/teams/", "name": {"regexp": "pass|tok"}}})).unwrap();
+    let Wanted::Find(find) = &granted.get().wanted else { panic!("a search was asked for") };
+    let search = Search::new(find).unwrap();
+    let cases = [
+        ("teams/team/password", true),
+        ("teams/team/db/token", true),
+        ("teams/team/user", false),
+        ("teams/other/password", false),
+        ("password", false),
+        ("teamsteam/password", false),
+    ];
+    for (name, taken) in cases {
+        assert_eq!(search.takes(&RemoteKey::parse(ProviderKind::File, name).unwrap()), taken, "{name}");
+    }
+}
+
+#[test]
+fn a_search_stays_strictly_below_its_path() {
+    let below = |path: &str, name: &str| {
+        let granted = namespaced("team", "team", Some(&file(&json!({}))), &json!({"find": {"path": path}})).unwrap();
+        let Wanted::Find(find) = &granted.get().wanted else { panic!("a search was asked for") };
+        Search::new(find).unwrap().takes(&RemoteKey::parse(ProviderKind::File, name).unwrap())
+    };
+    assert!(below("a", "a/b") && below("a/b", "a/b/c") && below("/", "a") && below("//", "a/b"));
+    assert!(!below("a", "a") && !below("a", "ab") && !below("a/b", "a/bc") && !below("b", "a/b"));
+}
+
+#[test]
+fn two_namespaces_never_share_a_search_that_patterns_bind() {
+    let spec = file(&json!({"allowAllNamespaces": true, "allowedKeys": ["teams/{namespace}/*"]}));
+    let find = json!({"find": {"path": "teams"}});
+    assert_ne!(cluster("a", &[], Some(&spec), &find).unwrap(), cluster("b", &[], Some(&spec), &find).unwrap());
+}
+
+#[test]
+fn an_expression_that_cannot_work_names_itself_and_the_remedy() {
+    let spec = file(&json!({}));
+    for (expression, remedy) in [("(", "correct it"), ("(?=x)", "look-around"), (r"(\w{0,500}){0,500}", "simplify it")] {
+        let fault = namespaced("team", "team", Some(&spec), &json!({"find": {"name": {"regexp": expression}}})).unwrap_err();
+        assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::InvalidSpec));
+        assert!(fault.detail.contains("find.name.regexp") && fault.detail.contains(remedy), "{fault}");
+    }
+}
+
+#[test]
+fn messages_stay_short_whatever_is_asked_for() {
+    let spec = file(&json!({"allowAllNamespaces": true, "allowedKeys": ["x"]}));
+    let long = "\u{202e}\"".repeat(600);
+    for fault in [
+        cluster("team", &[], Some(&spec), &key(&long)).unwrap_err(),
+        cluster("team", &[], Some(&spec), &key(&format!("../{long}"))).unwrap_err(),
+        cluster("team", &[], Some(&spec), &json!({"find": {"name": {"regexp": format!("({long}")}}})).unwrap_err(),
+        cluster(&"n".repeat(63), &[], None, &key("a")).unwrap_err(),
+    ] {
+        assert!(fault.detail.chars().count() <= 400, "{fault}");
+    }
+}
+
+proptest! {
+    /// The matcher agrees with the obvious translation into a regular expression.
+    #[test]
+    fn patterns_mean_what_their_translation_means(pattern in "[ab*/]{1,12}", key in "[ab/]{1,12}") {
+        let (Some(pattern), Ok(key)) = (expand(&[pattern], ProviderKind::File, "team").pop(), RemoteKey::parse(ProviderKind::File, &key)) else {
+            return Ok(());
+        };
+        let expected = regex::Regex::new(&translated(&pattern)).unwrap().is_match(key.as_str());
+        prop_assert_eq!(key_allowed(std::slice::from_ref(&pattern), &key), expected, "{} on {}", pattern, key.as_str());
+    }
+
+    /// No key leaves the part of the store that its namespace has.
+    #[test]
+    fn no_key_leaves_its_namespace(text in "[a-b./*{}_-]{0,16}", style in prop::sample::select(vec!["Flat", "Nested"])) {
+        let spec = json!({"provider": {"env": {"prefix": "A", "style": style}}, "allowAllNamespaces": true, "allowedKeys": ["{namespace}/*"]});
+        if let Ok(granted) = cluster("a", &[], Some(&spec), &key(&text)) {
+            let Wanted::Value(value) = &granted.get().wanted else { panic!("a value was asked for") };
+            let segments: Vec<&str> = value.key.as_str().split('/').collect();
+            prop_assert_eq!((segments[0], segments.len()), ("a", 2));
+        }
+    }
+}
+
+/// The documented meaning, segment by segment.
+fn translated(pattern: &str) -> String {
+    let mut text = String::from(r"\A");
+    let mut rest = pattern;
+    while !rest.is_empty() {
+        let begins = rest.len() == pattern.len() || pattern[..pattern.len() - rest.len()].ends_with('/');
+        let stars = rest.len() - rest.trim_start_matches('*').len();
+        let (part, used) = match stars {
+            0 => (regex::escape(&rest[..1]), 1),
+            1 => ("[^/]*".to_owned(), 1),
+            _ if begins && rest[stars..].starts_with('/') => ("(?:.*/)?".to_owned(), stars + 1),
+            _ => (".*".to_owned(), stars),
+        };
+        text += &part;
+        rest = &rest[used..];
+    }
+    text + r"\z"
+}
