@@ -9,4 +9,5 @@
     reason = "the suite fails by panicking, tells what it did, starts processes and clients of its own, and measures time"
 )]
 
+mod backends;
 mod proxy;
