@@ -192,7 +192,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_there_is_proven_absent() {
-        for (store, key) in [(cluster("APP_", None), "home"), (cluster("CFG", Some(EnvStyle::Nested)), "x"), (cluster("APP_", None), "lower")] {
+        for (store, key) in
+            [(cluster("APP_", None), "home"), (cluster("CFG", Some(EnvStyle::Nested)), "x"), (cluster("APP_", None), "lower")]
+        {
             let fault = read(store.as_ref(), key, None).await.unwrap_err();
             assert_eq!((fault.class, fault.reason), (Class::Absent, Reason::NotFound), "{key}");
         }
