@@ -381,6 +381,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+    use crate::proxy::{Answer as OwnAnswer, Fault, Matcher, Nth, Options, Proxy};
 
     #[tokio::test]
     async fn a_value_is_kept_in_versions_and_numbers_as_floats() {
@@ -464,6 +465,33 @@ mod tests {
         assert_ne!(one.ca_pem(), two.ca_pem());
         let answer = two.call_as(one.root_token(), Method::GET, "auth/token/lookup-self", None).await;
         assert_eq!(answer.status, 403);
+    }
+
+    #[tokio::test]
+    async fn a_fault_proxy_before_the_server_counts_its_calls_by_path() {
+        let bao = OpenBao::start().await;
+        bao.kv().put("app/db", &json!({ "password": "one" })).await;
+        let proxy = Proxy::start(bao.url(), bao.ca_pem(), Options::vault().needle("value", "two"));
+        let throttled = OwnAnswer::json(429, &json!({ "errors": [] })).header("retry-after", "3");
+        let rule = proxy.on(Matcher::any().verb("list"), Nth::only(1), Fault::answer(throttled));
+        let client = client(proxy.ca_pem());
+        let call = async |method: &str, path: &str, body: &'static str| {
+            let request = client.request(method.parse().unwrap(), format!("{}/v1/{path}", proxy.url()));
+            request.header("X-Vault-Token", bao.root_token()).body(body).send().await.unwrap().status().as_u16()
+        };
+        assert_eq!(call("GET", "secret/data/app/db", "").await, 200);
+        assert_eq!(call("LIST", "secret/metadata/app", "").await, 429);
+        assert_eq!(call("LIST", "secret/metadata/app", "").await, 200);
+        assert_eq!(call("PUT", "secret/data/app/db", r#"{"data":{"password":"two"}}"#).await, 200);
+        rule.assert_fired();
+        let calls: Vec<_> = proxy.calls().iter().map(|call| format!("{} {:?}", call.operation, call.needles)).collect();
+        let expected = [
+            "read secret/data/app/db []",
+            "list secret/metadata/app []",
+            "list secret/metadata/app []",
+            "write secret/data/app/db [\"value\"]",
+        ];
+        assert_eq!(calls, expected);
     }
 
     #[tokio::test]

@@ -109,7 +109,7 @@ impl Client {
         let call = self.shared.ledger.open_call(|id| self.describe(id, &head, &body));
         let rule = self.shared.rules.judge(&call.call());
         let answer = match rule {
-            None => self.forward(&call, &head, &body).await.map(|answer| relay::stream(&self.shared.running, call, answer)),
+            None => self.forward(&call, &head, &body).await.map(|answer| relay::flowing(&self.shared.running, call, answer)),
             Some(rule) => {
                 call.amend(|entry| entry.fault = Some(rule.fault().name));
                 self.break_call(&rule, call, &head, &body).await
@@ -154,6 +154,10 @@ impl Client {
             Action::Close | Action::Kill(_) => self.end::<()>(End::Close).await,
             Action::Reset => self.end::<()>(End::Reset).await,
             Action::Answer(answer) => return Ok(own_answer(call, answer)),
+            Action::Truncate(length) => {
+                let answer = committed.expect("a truncation strikes after commit");
+                return Ok(relay::beginning(call, answer, *length));
+            }
             Action::Delay(duration) => tokio::time::sleep(*duration).await,
             Action::Hold => rule.released().await,
             Action::Hang => {
@@ -165,7 +169,7 @@ impl Client {
             return Ok(relay::whole(call, answer));
         }
         let answer = self.forward(&call, head, body).await?;
-        Ok(relay::stream(&self.shared.running, call, answer))
+        Ok(relay::flowing(&self.shared.running, call, answer))
     }
 
     /// Ends the connection: the task that drives it drops this future with it.

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::unfold;
+use futures::future::ready;
+use futures::stream;
 use http::Response;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -79,14 +80,31 @@ pub(super) fn whole(call: OpenCall, answer: Response<Bytes>) -> Response<Body> {
     })
 }
 
+/// An answer that breaks off: its head promises the whole of it.
+pub(super) fn beginning(call: OpenCall, answer: Response<Bytes>, length: usize) -> Response<Body> {
+    call.amend(|entry| entry.status = Some(answer.status().as_u16()));
+    answer.map(|body| {
+        let kept = body.slice(..length.min(body.len().saturating_sub(1)));
+        let break_off = async move {
+            // The call is open as long as the body is.
+            let _call = call;
+            // An error at once would take the bytes along that hyper did not write yet.
+            tokio::task::yield_now().await;
+            Err(AnyError::from("cut by the test"))
+        };
+        let frames = stream::once(ready(Ok(Frame::data(kept)))).chain(stream::once(break_off));
+        StreamBody::new(frames).boxed_unsync()
+    })
+}
+
 /// An answer that is still coming; each frame goes on as it comes.
-pub(super) fn stream(running: &Registry<usize, WatchEnd>, call: OpenCall, answer: Response<Incoming>) -> Response<Body> {
+pub(super) fn flowing(running: &Registry<usize, WatchEnd>, call: OpenCall, answer: Response<Incoming>) -> Response<Body> {
     call.amend(|entry| entry.status = Some(answer.status().as_u16()));
     let (order, orders) = mpsc::unbounded_channel();
     let registered = running.register(call.id(), order);
     answer.map(|body| {
         let relay = Relay { body, orders, is_between_lines: true, state: State::Flowing, _registered: registered, _call: call };
-        let frames = unfold(relay, |mut relay| async move { Some((relay.next().await?, relay)) });
+        let frames = stream::unfold(relay, |mut relay| async move { Some((relay.next().await?, relay)) });
         StreamBody::new(frames.boxed()).boxed_unsync()
     })
 }

@@ -130,6 +130,7 @@ pub(super) enum Action {
     Close,
     Reset,
     Answer(Answer),
+    Truncate(usize),
     Delay(Duration),
     Hold,
     Hang,
@@ -221,6 +222,12 @@ impl Fault {
     #[must_use]
     pub fn gone() -> Self {
         Self::answer(Answer::kubernetes(410, "Expired", "too old resource version"))
+    }
+
+    /// Commits, then passes on the head and the first `length` bytes of the answer (never all of them), and closes the connection.
+    #[must_use]
+    pub fn truncate(length: usize) -> Self {
+        Self { name: "truncate", moment: Moment::AfterCommit, action: Action::Truncate(length) }
     }
 
     /// Waits, then goes on as if nothing had been.

@@ -259,6 +259,18 @@ async fn a_committed_call_can_be_answered_with_a_lie() {
 }
 
 #[tokio::test]
+async fn a_truncated_answer_breaks_off_in_the_middle() {
+    let (_upstream, proxy, client) = proxied().await;
+    let rule = proxy.on(Matcher::any(), Nth::only(1), Fault::truncate(3));
+    let mut answer = client.get(format!("{}{SECRETS}", proxy.url())).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.content_length()), (201, Some("answer 1".len() as u64)));
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), "ans");
+    answer.chunk().await.unwrap_err();
+    rule.assert_fired();
+    get(&proxy, &client, SECRETS).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_delayed_call_is_answered_later_and_not_otherwise() {
     let (_upstream, proxy, client) = proxied().await;
     let delay = Duration::from_millis(60);
