@@ -143,28 +143,11 @@ pub const CLIENT_REQUESTS: &[&str] = &[
 /// The accessor of `SecretValue`, and those of the crate it stands on.
 pub const ACCESSORS: &[&str] = &["expose", "expose_mut", "expose_secret", "expose_secret_mut"];
 pub const EXPOSING_TRAITS: &[&str] = &["secrecy::ExposeSecret", "secrecy::ExposeSecretMut"];
-/// Traits through which a value would leave without the accessor.
-pub const SHOWING_TRAITS: &[&str] = &[
-    "Display",
-    "Serialize",
-    "Deref",
-    "DerefMut",
-    "AsRef",
-    "AsMut",
-    "Borrow",
-    "BorrowMut",
-    "Index",
-    "IndexMut",
-    "LowerHex",
-    "UpperHex",
-    "Pointer",
-    "ToString",
-    "IntoIterator",
-    "Hash",
-];
+/// What `SecretValue` may implement. Anything else could be a way around the accessor, or a comparison that tells by its time.
+pub const QUIET_TRAITS: &[&str] = &["Debug", "Clone", "Default", "Drop", "From", "Zeroize", "ZeroizeOnDrop"];
+/// What must not be derived for it even so: a derived `Debug` prints the bytes.
+pub const NOT_DERIVED: &[&str] = &["Debug"];
 pub const SECRET_TYPE: &str = "SecretValue";
-/// Where it lives, so where its field can be reached.
-pub const SECRET_FILE: &str = "secret";
 
 /// Crates that talk to one kind of system: (crate, folders that may use it, why). Test code is exempt.
 pub const OWNED: &[(&str, &[&str], &str)] = &[
@@ -189,6 +172,9 @@ pub const IMPURE: &[&str] = &[
     "std::io::stdin",
     "std::io::stdout",
     "std::io::stderr",
+    "std::future",
+    "std::task",
+    "std::hash::RandomState",
     "tokio",
     "tokio_util",
     "async_trait",
@@ -198,6 +184,8 @@ pub const IMPURE: &[&str] = &[
     "axum",
     "tempfile",
     "aws_lc_rs::rand",
+    "jiff::tz::TimeZone::system",
+    "tracing",
 ];
 /// Functions that read a clock, by their last segment (`SystemTime::now`, `Timestamp::now`), and methods that do.
 pub const CLOCK_FUNCTIONS: &[&str] = &["now"];

@@ -53,8 +53,10 @@ pub enum What {
     ForeignCode,
     /// `env` in an attribute of clap.
     EnvironmentAttribute,
-    /// `impl Trait for SecretValue`, or a derive on it.
+    /// `impl Trait for SecretValue`.
     SecretTrait(String),
+    /// A derive on it.
+    SecretDerive(String),
     /// A method of `SecretValue` that others can call and that returns more than a size or a yes.
     SecretAccessor(String),
     /// `impl Trait<SecretValue> for …`.
@@ -209,21 +211,23 @@ impl<'a> Reader<'a> {
 
     /// Notes the types behind something that other modules can see.
     fn read_surface(&mut self, visibility: &syn::Visibility, ty: &syn::Type) {
-        let is_seen = match visibility {
-            syn::Visibility::Public(_) => true,
-            syn::Visibility::Restricted(restricted) => restricted.path.is_ident("crate"),
-            syn::Visibility::Inherited => false,
-        };
-        if is_seen {
-            for (path, span) in TypePaths::of(ty).found {
-                self.mention(What::Surface(path), span);
-            }
+        if is_seen(visibility) {
+            self.mention_surface(TypePaths::of(ty));
         }
     }
 
-    fn read_return(&mut self, visibility: &syn::Visibility, signature: &syn::Signature) {
-        if let syn::ReturnType::Type(_, ty) = &signature.output {
-            self.read_surface(visibility, ty);
+    /// Arguments too: a callback would be handed what the function has.
+    fn read_signature(&mut self, visibility: &syn::Visibility, signature: &syn::Signature) {
+        if is_seen(visibility) {
+            let mut types = TypePaths::default();
+            types.visit_signature(signature);
+            self.mention_surface(types);
+        }
+    }
+
+    fn mention_surface(&mut self, types: TypePaths) {
+        for (path, span) in types.found {
+            self.mention(What::Surface(path), span);
         }
     }
 
@@ -348,7 +352,7 @@ impl<'a> Reader<'a> {
             let derives = attribute.parse_args_with(Punctuated::<syn::Path, syn::Token![,]>::parse_terminated);
             for path in derives.into_iter().flatten() {
                 let last = path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
-                self.mention(What::SecretTrait(last), path.span());
+                self.mention(What::SecretDerive(last), path.span());
             }
         }
     }
@@ -409,14 +413,14 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.declare(&item.sig.ident);
         let name = item.sig.ident.to_string();
         self.module().functions.insert(name);
-        self.read_return(&item.vis, &item.sig);
+        self.read_signature(&item.vis, &item.sig);
         visit::visit_item_fn(self, item);
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
         let is_test = item.attrs.iter().any(is_cfg_test);
         self.test_depth += usize::from(is_test);
-        self.read_return(&item.vis, &item.sig);
+        self.read_signature(&item.vis, &item.sig);
         visit::visit_impl_item_fn(self, item);
         self.test_depth -= usize::from(is_test);
     }
@@ -435,21 +439,33 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
         self.declare(&item.ident);
         self.read_secret_derives(&item.ident, &item.attrs);
+        item.variants.iter().flat_map(|variant| &variant.fields).for_each(|field| self.read_surface(&item.vis, &field.ty));
         visit::visit_item_enum(self, item);
     }
 
     fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
         self.declare(&item.ident);
+        for function in item.items.iter().filter_map(|item| if let syn::TraitItem::Fn(function) = item { Some(function) } else { None }) {
+            self.read_signature(&item.vis, &function.sig);
+        }
         visit::visit_item_trait(self, item);
+    }
+
+    /// Whoever knows the trait can name the type behind it.
+    fn visit_impl_item_type(&mut self, item: &'ast syn::ImplItemType) {
+        self.mention_surface(TypePaths::of(&item.ty));
+        visit::visit_impl_item_type(self, item);
     }
 
     fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
         self.declare(&item.ident);
+        self.read_surface(&item.vis, &item.ty);
         visit::visit_item_const(self, item);
     }
 
     fn visit_item_static(&mut self, item: &'ast syn::ItemStatic) {
         self.declare(&item.ident);
+        self.read_surface(&item.vis, &item.ty);
         visit::visit_item_static(self, item);
     }
 
@@ -628,6 +644,15 @@ fn attributes_of(item: &syn::Item) -> &[syn::Attribute] {
         syn::Item::Type(item) => &item.attrs,
         syn::Item::Use(item) => &item.attrs,
         _ => &[],
+    }
+}
+
+/// Whether others than the module and its parent can see it.
+fn is_seen(visibility: &syn::Visibility) -> bool {
+    match visibility {
+        syn::Visibility::Public(_) => true,
+        syn::Visibility::Restricted(restricted) => restricted.path.is_ident("crate"),
+        syn::Visibility::Inherited => false,
     }
 }
 

@@ -520,6 +520,30 @@ fn the_kubernetes_api_outside_cluster_is_found_however_it_is_spelled() {
             rule: rules::SURFACE,
             at: ("src/cluster/mod.rs", 2),
         },
+        Planted {
+            spelled: "a variant is a handle",
+            files: &[("src/cluster/mod.rs", "pub enum Pods {\n    All(kube::Api<Pod>),\n}")],
+            rule: rules::SURFACE,
+            at: ("src/cluster/mod.rs", 2),
+        },
+        Planted {
+            spelled: "a callback is handed a handle",
+            files: &[("src/cluster/mod.rs", "use kube::Api;\npub fn with(f: impl FnOnce(Api<Pod>)) {}")],
+            rule: rules::SURFACE,
+            at: ("src/cluster/mod.rs", 2),
+        },
+        Planted {
+            spelled: "a trait names a handle",
+            files: &[("src/cluster/mod.rs", "use kube::Api;\nimpl Handles for Cluster { type Pods = Api<Pod>; }")],
+            rule: rules::SURFACE,
+            at: ("src/cluster/mod.rs", 2),
+        },
+        Planted {
+            spelled: "a trait's function returns a handle",
+            files: &[("src/cluster/mod.rs", "use kube::Api;\npub trait Handles { fn pods(&self) -> Api<Pod>; }")],
+            rule: rules::SURFACE,
+            at: ("src/cluster/mod.rs", 2),
+        },
     ]);
 }
 
@@ -658,6 +682,24 @@ fn a_value_exposed_outside_the_list_is_found_however_it_is_spelled() {
             rule: rules::SHOWN,
             at: ("src/secret.rs", 2),
         },
+        Planted {
+            spelled: "a conversion of a borrowed value, in a file that may expose",
+            files: &[("src/digest.rs", "\nimpl From<&crate::secret::SecretValue> for Vec<u8> {}")],
+            rule: rules::SHOWN,
+            at: ("src/digest.rs", 2),
+        },
+        Planted {
+            spelled: "a trait of ours, in a file that may expose",
+            files: &[("src/digest.rs", "\nimpl Peek for SecretValue { fn peek(&self) -> &[u8] { self.expose() } }")],
+            rule: rules::SHOWN,
+            at: ("src/digest.rs", 2),
+        },
+        Planted {
+            spelled: "a derived Debug",
+            files: &[("src/secret.rs", "#[derive(Debug)]\npub struct SecretValue(Vec<u8>);")],
+            rule: rules::SHOWN,
+            at: ("src/secret.rs", 1),
+        },
     ]);
 }
 
@@ -723,6 +765,8 @@ fn pure_layers_have_no_clock_no_input_and_no_async() {
             at,
         },
         Planted { spelled: "hidden clock", files: &[("src/schedule/mod.rs", "fn f(x: X) {\n    x.elapsed();\n}")], rule, at },
+        Planted { spelled: "future by hand", files: &[("src/schedule/mod.rs", "\nfn f() -> impl std::future::Future {}")], rule, at },
+        Planted { spelled: "log", files: &[("src/schedule/mod.rs", "fn f() {\n    tracing::info!(\"x\");\n}")], rule, at },
         Planted { spelled: "vocabulary", files: &[("src/name.rs", "\nuse tokio::fs;")], rule, at: ("src/name.rs", 2) },
     ]);
 }

@@ -109,6 +109,7 @@ impl Judged<'_> {
             What::ForeignCode => self.report(findings, FOREIGN, "`#[path]` or `include!`", "declare the module where its file lies"),
             What::EnvironmentAttribute => self.check_environment_attribute(findings),
             What::SecretTrait(name) => self.check_secret_trait(name, findings),
+            What::SecretDerive(name) => self.check_secret_derive(name, findings),
             What::SecretAccessor(name) => self.check_secret_accessor(name, findings),
             What::SecretConversion(name) => self.check_secret_conversion(name, findings),
             What::ModuleFile(name) => self.check_module_file(name, findings),
@@ -216,9 +217,16 @@ impl Judged<'_> {
     }
 
     fn check_secret_trait(&self, name: &str, findings: &mut BTreeSet<Finding>) {
-        if layers::SHOWING_TRAITS.contains(&name) {
-            let found = format!("`{name}` for {}", layers::SECRET_TYPE);
-            self.report(findings, SHOWN, found, ONE_ACCESSOR);
+        if !layers::QUIET_TRAITS.contains(&name) {
+            self.report(findings, SHOWN, format!("`{name}` for {}", layers::SECRET_TYPE), ONE_ACCESSOR);
+        }
+    }
+
+    fn check_secret_derive(&self, name: &str, findings: &mut BTreeSet<Finding>) {
+        if layers::NOT_DERIVED.contains(&name) {
+            self.report(findings, SHOWN, format!("derived `{name}` for {}", layers::SECRET_TYPE), "write it by hand, with a fixed text");
+        } else {
+            self.check_secret_trait(name, findings);
         }
     }
 
@@ -228,11 +236,8 @@ impl Judged<'_> {
         }
     }
 
-    /// Outside its own file a conversion can only call the accessor, and is judged there.
     fn check_secret_conversion(&self, name: &str, findings: &mut BTreeSet<Finding>) {
-        if self.unit() == layers::SECRET_FILE {
-            self.report(findings, SHOWN, format!("`{name}` out of {}", layers::SECRET_TYPE), ONE_ACCESSOR);
-        }
+        self.report(findings, SHOWN, format!("`{name}` out of {}", layers::SECRET_TYPE), ONE_ACCESSOR);
     }
 
     /// The library's files compiled once more into the binary would escape the map.
