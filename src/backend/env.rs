@@ -64,20 +64,20 @@ impl Naming {
         }
     }
 
-    /// The key below `path` that reads `variable`, if there is one: the way back of [`Naming::variable`], in lower case.
+    /// The canonical form of this store's keys.
+    fn keys(&self) -> ProviderKind {
+        match self.style {
+            EnvStyle::Flat => ProviderKind::Env,
+            EnvStyle::Nested => ProviderKind::EnvNested,
+        }
+    }
+
+    /// The one key that reads `variable`, if there is one and it is below `path`: the way back of [`Naming::variable`].
     fn key(&self, path: Option<&str>, variable: &str) -> Option<RemoteKey> {
-        let (start, above) = match path {
-            None => (self.start(), String::new()),
-            Some(path) => (self.variable(path) + self.separator(), format!("{path}/")),
-        };
-        let rest = variable.strip_prefix(&start)?.to_ascii_lowercase();
-        let rest = match self.style {
-            EnvStyle::Flat => rest,
-            EnvStyle::Nested => rest.replace("__", "/"),
-        };
-        let key = RemoteKey::parse(ProviderKind::Env, &format!("{above}{rest}")).ok()?;
-        // `foo` in lower case, or four underscores in a row: nobody could read it by the name that the list gives it.
-        (self.variable(key.as_str()) == variable).then_some(key)
+        let key = RemoteKey::parse(self.keys(), variable.strip_prefix(&self.start())?).ok()?;
+        let is_below = |path: &str| key.as_str().strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        // `foo` in lower case, or two underscores in a row: nobody could read it by the name that the list gives it.
+        (path.is_none_or(is_below) && self.variable(key.as_str()) == variable).then_some(key)
     }
 }
 
@@ -161,8 +161,8 @@ mod tests {
         store(&StoreName::Cluster { name: "s".into() }, prefix, style).unwrap()
     }
 
-    async fn read(store: &dyn Backend, key: &str, version: Option<&str>) -> Result<Vec<u8>, Fault> {
-        let key = RemoteKey::parse(ProviderKind::Env, key).unwrap();
+    async fn read(store: &dyn Backend, keys: ProviderKind, key: &str, version: Option<&str>) -> Result<Vec<u8>, Fault> {
+        let key = RemoteKey::parse(keys, key).unwrap();
         match store.fetch(&[RemoteRef { key, version: version.map(str::to_owned) }]).await.remove(0) {
             Reading::Found(found) => Ok(found.value.expose().to_vec()),
             Reading::Absent(fault) | Reading::Unknown(fault) => Err(fault),
@@ -176,17 +176,17 @@ mod tests {
     #[tokio::test]
     async fn a_key_names_a_variable_below_the_prefix() {
         let (flat, nested) = (cluster("APP_", None), cluster("CFG", Some(EnvStyle::Nested)));
-        let cases: [(&Arc<dyn Backend>, &str, &[u8]); 7] = [
-            (&flat, "db/password", b"flat"),
-            (&flat, "DB.Password", b"flat"),
-            (&flat, "db_password", b"flat"),
-            (&flat, "empty", b""),
-            (&flat, "bytes", b"\xff\xfe"),
-            (&nested, "db/password", b"nested"),
-            (&nested, "db-host", b"one segment"),
+        let cases: [(&Arc<dyn Backend>, ProviderKind, &str, &[u8]); 7] = [
+            (&flat, ProviderKind::Env, "db/password", b"flat"),
+            (&flat, ProviderKind::Env, "DB.Password", b"flat"),
+            (&flat, ProviderKind::Env, "db_password", b"flat"),
+            (&flat, ProviderKind::Env, "empty", b""),
+            (&flat, ProviderKind::Env, "bytes", b"\xff\xfe"),
+            (&nested, ProviderKind::EnvNested, "db/password", b"nested"),
+            (&nested, ProviderKind::EnvNested, "db-host", b"one segment"),
         ];
-        for (store, key, expected) in cases {
-            assert_eq!(read(store.as_ref(), key, None).await.unwrap(), expected, "{key}");
+        for (store, keys, key, expected) in cases {
+            assert_eq!(read(store.as_ref(), keys, key, None).await.unwrap(), expected, "{key}");
         }
     }
 
@@ -195,14 +195,14 @@ mod tests {
         for (store, key) in
             [(cluster("APP_", None), "home"), (cluster("CFG", Some(EnvStyle::Nested)), "x"), (cluster("APP_", None), "lower")]
         {
-            let fault = read(store.as_ref(), key, None).await.unwrap_err();
+            let fault = read(store.as_ref(), ProviderKind::EnvNested, key, None).await.unwrap_err();
             assert_eq!((fault.class, fault.reason), (Class::Absent, Reason::NotFound), "{key}");
         }
     }
 
     #[tokio::test]
     async fn a_version_is_refused_with_its_remedy() {
-        let fault = read(cluster("APP_", None).as_ref(), "empty", Some("1")).await.unwrap_err();
+        let fault = read(cluster("APP_", None).as_ref(), ProviderKind::Env, "empty", Some("1")).await.unwrap_err();
         assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::InvalidSpec));
         assert!(fault.detail.contains("remove the version"), "{fault}");
     }
@@ -210,13 +210,15 @@ mod tests {
     #[tokio::test]
     async fn a_list_gives_keys_that_read_what_they_name() {
         let (flat, nested) = (cluster("APP_", None), cluster("CFG", Some(EnvStyle::Nested)));
-        assert_eq!(names(flat.as_ref(), None).await, ["bytes", "db_password", "empty"]);
-        assert_eq!(names(flat.as_ref(), Some("db")).await, ["db/password"]);
+        assert_eq!(names(flat.as_ref(), None).await, ["bytes", "db/password", "empty"]);
         assert_eq!(names(nested.as_ref(), None).await, ["db_host", "db/password"]);
-        assert_eq!(names(nested.as_ref(), Some("db")).await, ["db/password"]);
-        for (store, path) in [(&flat, None), (&flat, Some("db")), (&nested, None)] {
-            for name in names(store.as_ref(), path).await {
-                assert!(read(store.as_ref(), &name, None).await.is_ok(), "{name}");
+        for store in [&flat, &nested] {
+            assert_eq!(names(store.as_ref(), Some("db")).await, ["db/password"]);
+            assert_eq!(names(store.as_ref(), Some("d")).await, [""; 0]);
+        }
+        for (store, keys) in [(&flat, ProviderKind::Env), (&nested, ProviderKind::EnvNested)] {
+            for name in names(store.as_ref(), None).await {
+                assert!(read(store.as_ref(), keys, &name, None).await.is_ok(), "{name}");
             }
         }
     }
