@@ -15,3 +15,5 @@ pub mod select;
 
 pub mod backend;
 pub mod cluster;
+pub mod governor;
+pub mod refresh;
