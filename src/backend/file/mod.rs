@@ -1,14 +1,165 @@
-//! Provider `file`: the encrypted store.
+//! Provider `file`: the encrypted store on disk, the embedded default. `docs/backends/file.md` is its manual.
+//!
+//! `place` opens files, `seal` encrypts, `index` says what exists, `store` reads and writes one store, `watch` notices changes.
+//! Here is the read power for objects; the write power is used by `keyferry store`.
 
-use std::sync::Arc;
+mod error;
+mod index;
+mod place;
+mod publish;
+mod seal;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watch;
 
+use std::{path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio::sync::Semaphore;
+
+pub use self::{
+    error::StoreError,
+    index::{Name, Version},
+    place::Place,
+    seal::MasterKey,
+    store::{MAX_VALUE, Reader, Writer, create},
+};
 use crate::{
-    backend::{Backend, Settings},
+    backend::{Backend, List, Settings},
     crd::v1alpha1::FileProvider,
-    fault::Fault,
-    name::StoreName,
+    fault::{Class, Fault, Reason},
+    item::{Fetched, Reading},
+    name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
 };
 
-pub fn open(_store: &StoreName, _spec: &FileProvider, _settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
-    Err(Fault::unavailable("not built yet"))
+/// References of one look: they share the opening and one consistent state of the file.
+const BATCH: usize = 256;
+
+/// Opens a store beneath the admin's root; the file itself is opened by each look, so that a replaced one is noticed.
+///
+/// # Errors
+/// `NotAllowed` where the operator's settings refuse, `InvalidSpec` for a path that leaves its folder.
+pub fn open(store: &StoreName, spec: &FileProvider, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
+    let (Some(root), Some(master)) = (&settings.file_root, &settings.file_master_key) else {
+        return Err(Fault::not_allowed(
+            "provider file is not enabled on this operator: set --file-root and --file-master-key",
+        ));
+    };
+    let namespace = match store {
+        StoreName::Cluster { .. } => None,
+        StoreName::Namespaced { .. } if !settings.file_namespaced => {
+            return Err(Fault::not_allowed(
+                "provider file is for a ClusterSecretStore: this operator does not allow it in a SecretStore",
+            ));
+        }
+        StoreName::Namespaced { namespace, .. } => Some(namespace.as_str()),
+    };
+    refuse_climbing(&spec.path)?;
+    Ok(Arc::new(FileStore {
+        store: Place::beneath(root, namespace, &spec.path),
+        master: Place::named(master, "the operator's file master key"),
+        deadline: settings.call_timeout,
+        gate: Arc::new(Semaphore::new(1)),
+    }))
+}
+
+fn refuse_climbing(path: &str) -> Result<(), Fault> {
+    let climbs = path.split('/').any(|segment| matches!(segment, "" | "." | ".."));
+    if climbs || Path::new(path).is_absolute() || path.contains('\0') {
+        return Err(Fault::invalid(
+            Reason::InvalidSpec,
+            format!("provider.file.path {path:?} must be relative, without empty, '.' or '..' segments"),
+        ));
+    }
+    Ok(())
+}
+
+struct FileStore {
+    store: Place,
+    master: Place,
+    deadline: Duration,
+    /// One look at a time: a look that hangs on a lock must not gather others behind it.
+    gate: Arc<Semaphore>,
+}
+
+impl FileStore {
+    async fn look<T: Send + 'static>(&self, work: impl FnOnce(&mut Reader) -> T + Send + 'static) -> Result<T, Fault> {
+        let (store, master, gate) = (self.store.clone(), self.master.clone(), Arc::clone(&self.gate));
+        let look = async move {
+            let turn = gate.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                Reader::open(&store, &master).map(|mut reader| work(&mut reader))
+            })
+            .await
+        };
+        match tokio::time::timeout(self.deadline, look).await {
+            Ok(Ok(answer)) => answer.map_err(Fault::from),
+            Ok(Err(_)) => Err(Fault::unavailable(format!("{} could not be read", self.store.name()))),
+            Err(_) => Err(Fault::unavailable(format!(
+                "{} did not open in time: another process holds it, or its disk hangs",
+                self.store.name()
+            ))),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for FileStore {
+    fn batch_size(&self) -> usize {
+        BATCH
+    }
+
+    async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
+        let wanted = refs.to_vec();
+        let look = self.look(move |reader| wanted.iter().map(|wanted| read(reader, wanted)).collect()).await;
+        look.unwrap_or_else(|fault| refs.iter().map(|_| Reading::Unknown(fault.clone())).collect())
+    }
+
+    fn lister(&self) -> Option<&dyn List> {
+        Some(self)
+    }
+
+    fn changes(&self) -> Option<BoxStream<'static, ()>> {
+        Some(watch::changes(self.store.clone(), self.master.clone()))
+    }
+}
+
+#[async_trait]
+impl List for FileStore {
+    /// Names whose latest version is not deleted.
+    async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
+        let below = path.map(|path| format!("{path}/"));
+        let names = self.look(|reader| reader.names().map_err(Fault::from)).await??;
+        names
+            .into_iter()
+            .filter(|name| !name.deleted && below.as_deref().is_none_or(|below| name.key.starts_with(below)))
+            .map(|name| {
+                RemoteKey::parse(ProviderKind::File, &name.key)
+                    .map_err(|error| Fault::invalid(Reason::InvalidData, format!("key {:?} in {}: {error}", name.key, self.store.name())))
+            })
+            .collect()
+    }
+}
+
+fn read(reader: &mut Reader, wanted: &RemoteRef) -> Reading {
+    let version = match wanted.version.as_deref().map(parse_version).transpose() {
+        Ok(version) => version,
+        Err(fault) => return Reading::Unknown(fault),
+    };
+    match reader.get(wanted.key.as_str(), version) {
+        Ok((value, version)) => Reading::Found(Fetched { value, version: Some(version.to_string()) }),
+        Err(error) => {
+            let fault = Fault::from(error);
+            if fault.class == Class::Absent { Reading::Absent(fault) } else { Reading::Unknown(fault) }
+        }
+    }
+}
+
+fn parse_version(text: &str) -> Result<u64, Fault> {
+    text.parse().ok().filter(|number: &u64| *number > 0 && number.to_string() == text).ok_or_else(|| {
+        Fault::invalid(Reason::InvalidSpec, format!("version {text:?} is no version of a file store: versions are numbers from 1"))
+    })
 }

@@ -1,0 +1,1 @@
+//! Tests of the file store that need more than one of its parts.
