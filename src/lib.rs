@@ -17,3 +17,5 @@ pub mod backend;
 pub mod cluster;
 pub mod governor;
 pub mod refresh;
+
+pub mod cli;

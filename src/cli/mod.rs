@@ -1,0 +1,3 @@
+//! The commands beside `keyferry run`: one file each.
+
+pub mod store;
