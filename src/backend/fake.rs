@@ -13,18 +13,15 @@ use crate::{
     secret::SecretValue,
 };
 
-/// Takes the values out of the provider block. Never fails: whatever the schema admits is a store.
-///
-/// # Errors
-/// None today; the signature is that of every provider.
-#[expect(clippy::unnecessary_wraps, reason = "every provider opens alike")]
-pub fn open(spec: &FakeProvider) -> Result<Arc<dyn Backend>, Fault> {
+/// Takes the values out of the provider block. Whatever the schema admits is a store.
+#[must_use]
+pub fn open(spec: &FakeProvider) -> Arc<dyn Backend> {
     let mut keys: BTreeMap<String, Versions> = BTreeMap::new();
     for entry in &spec.data {
         let value = SecretValue::from(entry.value.clone());
         keys.entry(entry.key.clone()).or_default().insert(entry.version.clone(), value);
     }
-    Ok(Arc::new(Fake { keys }))
+    Arc::new(Fake { keys })
 }
 
 /// The values of one key; `None` is the current one.

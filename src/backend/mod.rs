@@ -82,9 +82,9 @@ pub fn open(
     match provider {
         Provider::File(spec) => file::open(store, spec, settings),
         Provider::Env(spec) => env::open(store, spec, settings),
-        Provider::Fake(spec) => fake::open(spec),
+        Provider::Fake(spec) => Ok(fake::open(spec)),
         #[cfg(feature = "vault")]
-        Provider::Vault(spec) => vault::open(store, spec, credential, settings),
+        Provider::Vault(spec) => vault::open(spec, credential, settings),
         #[cfg(not(feature = "vault"))]
         Provider::Vault(_) => {
             drop(credential);

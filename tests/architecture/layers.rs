@@ -110,6 +110,7 @@ pub const EXPOSING: &[(&str, &str)] = &[
     ("src/digest.rs", "a keyed MAC of the bytes is what may be kept and compared"),
     ("src/backend/file/store.rs", "a value is sealed into its record"),
     ("src/cli/store.rs", "`keyferry store get` prints the value that was asked for"),
+    ("src/backend/vault/session.rs", "the token goes into the header of each call, marked sensitive"),
     ("src/cluster/mod.rs", "the body of a target's apply, and the key of the MACs"),
 ];
 

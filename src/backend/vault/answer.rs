@@ -1,0 +1,180 @@
+//! What the server said: status and body to what the engine keeps. Pure.
+//!
+//! Bodies hold values: nothing of them goes into an error, and the errors of the parser, which quote them, are dropped.
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use super::failure::Failure;
+use crate::{item::Fetched, secret::SecretValue};
+
+/// A whole answer.
+pub(super) struct Answer {
+    pub status: u16,
+    /// Seconds of the header Retry-After.
+    pub retry_after: Option<Duration>,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// What an engine keeps under a key.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Value(Fetched),
+    /// Deleted softly: it can be had back.
+    Deleted,
+    Destroyed,
+    /// The engine, if it is one, knows no such key or version.
+    Nothing,
+}
+
+/// What is mounted at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Engine {
+    /// Its mount path, with a slash at the end.
+    pub path: String,
+    pub is_kv2: bool,
+}
+
+/// The answer to a read, of the version that was asked for if there was one.
+pub(super) fn kept(answer: &Answer, asked: Option<u64>) -> Result<Kept, Failure> {
+    match answer.status {
+        200 => kept_version(answer, asked)?.ok_or(answer.malformed()),
+        404 if knows_nothing(answer)? => Ok(Kept::Nothing),
+        404 => match kept_version(answer, asked)? {
+            Some(kept @ (Kept::Deleted | Kept::Destroyed)) => Ok(kept),
+            _ => Err(answer.malformed()),
+        },
+        _ => Err(answer.failure()),
+    }
+}
+
+/// The answer to a list of one folder. A folder without names is no folder: 404, as if nothing had ever been there.
+pub(super) fn names(answer: &Answer) -> Result<Vec<String>, Failure> {
+    #[derive(Deserialize)]
+    struct Names {
+        keys: Vec<String>,
+    }
+    match answer.status {
+        200 => Ok(answer.data::<Names>()?.keys),
+        404 if knows_nothing(answer)? => Ok(Vec::new()),
+        404 => Err(answer.malformed()),
+        _ => Err(answer.failure()),
+    }
+}
+
+/// The answer to the question what is mounted at a path.
+pub(super) fn engine(answer: &Answer) -> Result<Engine, Failure> {
+    #[derive(Deserialize)]
+    struct Mount {
+        path: String,
+        r#type: String,
+        options: Option<Options>,
+    }
+    #[derive(Deserialize)]
+    struct Options {
+        version: Option<String>,
+    }
+    match answer.status {
+        200 => {
+            let mount: Mount = answer.data()?;
+            let version = mount.options.and_then(|options| options.version);
+            Ok(Engine { path: mount.path, is_kv2: mount.r#type == "kv" && version.as_deref() == Some("2") })
+        }
+        _ => Err(answer.failure()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Secret<'a> {
+    /// Not parsed: a number keeps every digit, and what is delivered is the server's own text.
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    version: u64,
+    #[serde(default)]
+    destroyed: bool,
+    deletion_time: Option<String>,
+}
+
+/// `None` for an answer that contradicts itself or the question.
+fn kept_version(answer: &Answer, asked: Option<u64>) -> Result<Option<Kept>, Failure> {
+    let Secret { data, metadata } = answer.data()?;
+    if asked.is_some_and(|asked| asked != metadata.version) {
+        return Ok(None);
+    }
+    Ok(match data {
+        Some(text) if text.get().starts_with('{') => {
+            let value = SecretValue::new(text.get().as_bytes().to_vec());
+            Some(Kept::Value(Fetched { value, version: Some(metadata.version.to_string()) }))
+        }
+        Some(_) => None,
+        None if metadata.destroyed => Some(Kept::Destroyed),
+        None => metadata.deletion_time.filter(|time| !time.is_empty()).map(|_| Kept::Deleted),
+    })
+}
+
+/// Whether a 404 says in the server's own words that nothing is there: an empty list of errors. With errors in it, it speaks
+/// about the path instead ("no handler for route").
+fn knows_nothing(answer: &Answer) -> Result<bool, Failure> {
+    match answer.errors() {
+        Some(errors) if errors.is_empty() => Ok(true),
+        Some(_) => Err(Failure::NoEngine),
+        None => Ok(false),
+    }
+}
+
+impl Answer {
+    /// The member `data`, which every answer that is not an error has.
+    fn data<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
+        #[derive(Deserialize)]
+        struct Envelope<T> {
+            data: T,
+        }
+        let envelope: Envelope<T> = serde_json::from_slice(&self.body).map_err(|_| self.malformed())?;
+        Ok(envelope.data)
+    }
+
+    /// The errors of an answer that consists of nothing else.
+    fn errors(&self) -> Option<Vec<Cow<'_, str>>> {
+        #[derive(Deserialize)]
+        struct Errors<'a> {
+            #[serde(borrow)]
+            errors: Vec<Cow<'a, str>>,
+            data: Option<IgnoredAny>,
+        }
+        let answer: Errors = serde_json::from_slice(&self.body).ok()?;
+        answer.data.is_none().then_some(answer.errors)
+    }
+
+    fn malformed(&self) -> Failure {
+        Failure::Malformed(self.status)
+    }
+
+    /// What a status says that is neither 200 nor a 404 with a meaning.
+    fn failure(&self) -> Failure {
+        match self.status {
+            300..=399 => Failure::Redirect(self.status),
+            401 | 403 => Failure::Denied,
+            404 => Failure::NoEngine,
+            // Vault Enterprise: a standby that is behind, a secondary for disaster recovery, a performance standby.
+            412 | 472 | 473 => Failure::Standby(self.status),
+            429 => Failure::Throttled { after: self.retry_after },
+            503 if self.is_sealed() => Failure::Sealed,
+            400..=499 => Failure::Refused(self.status),
+            500..=599 => Failure::Server(self.status),
+            _ => self.malformed(),
+        }
+    }
+
+    /// A load balancer without servers says 503 too.
+    fn is_sealed(&self) -> bool {
+        self.errors().is_some_and(|errors| errors.iter().any(|error| error.contains("sealed")))
+    }
+}

@@ -1,0 +1,80 @@
+//! Why a call gave nothing that can be used, and the one place that turns this into a fault: class, reason, remedy.
+//!
+//! Must not be here: any part of an answer's body or of an error text of a library. They may hold values, and they change between attempts.
+
+use std::time::Duration;
+
+use crate::fault::{Class, Fault, Reason};
+
+/// Why a call gave nothing that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the Vault server refused the token or its policies: renew the token, or allow it to read this key (list, for a search)")]
+    Denied,
+    #[error("the Vault server is sealed: unseal it")]
+    Sealed,
+    #[error("the Vault server asks for fewer requests: raise its rate limit or the refresh interval")]
+    Throttled { after: Option<Duration> },
+    #[error("the Vault server answered with a redirect ({0}), which is never followed: name the server itself in provider.vault.server")]
+    Redirect(u16),
+    #[error("no KV version 2 engine is mounted exactly at provider.vault.path: mount one there or correct the path")]
+    NoEngine,
+    #[error("the server refused the request as impossible ({0}): check that provider.vault.path is a KV version 2 engine, and its version upgrade")]
+    Refused(u16),
+    #[error("the Vault server is a standby that cannot answer yet ({0}): let provider.vault.server name the active node")]
+    Standby(u16),
+    #[error("the Vault server failed ({0}): look at its log")]
+    Server(u16),
+    #[error("the Vault server gave an answer that KV version 2 does not give ({0}): check what provider.vault.server leads to")]
+    Malformed(u16),
+    #[error("the answer of the Vault server is larger than 8 MiB: split the value")]
+    TooLarge,
+    #[error("the list does not come to an end within 100000 names: name a path")]
+    Endless,
+    #[error("the version is no number from 1 on, as KV version 2 counts: correct the version")]
+    NoVersionNumber,
+    #[error("no answer within the deadline: check that the Vault server can be reached and is not overloaded")]
+    TimedOut,
+    #[error("the name of the Vault server cannot be resolved: check provider.vault.server and DNS")]
+    NoSuchHost,
+    #[error("nobody listens at the address of the Vault server: check provider.vault.server and that it runs")]
+    NobodyListens,
+    #[error("the certificate of the Vault server is not trusted: let provider.vault.caBundle hold the authority that signed it")]
+    UnknownIssuer,
+    #[error("the certificate of the Vault server is for another name: correct provider.vault.server or the certificate")]
+    WrongName,
+    #[error("the certificate of the Vault server is not valid: renew it")]
+    BadCertificate,
+    #[error("no TLS connection to the Vault server comes about: check that provider.vault.server speaks TLS there")]
+    NoTls,
+    #[error("the connection to the Vault server broke before the whole answer was there: check the server and the network")]
+    Broken,
+}
+
+impl Failure {
+    /// The fault of what was wanted, such as `remote key "db"`.
+    pub fn fault(self, subject: &str) -> Fault {
+        let detail = format!("{subject}: {self}");
+        match self {
+            Self::Denied => Fault::access_denied(detail),
+            Self::Throttled { after } => Fault::throttled(after, detail),
+            Self::Sealed => Fault::new(Class::Unavailable, Reason::Sealed, detail),
+            Self::NoVersionNumber => Fault::invalid(Reason::InvalidSpec, detail),
+            Self::TooLarge | Self::Endless => Fault::invalid(Reason::TooLarge, detail),
+            Self::Redirect(_)
+            | Self::NoEngine
+            | Self::Refused(_)
+            | Self::Standby(_)
+            | Self::Server(_)
+            | Self::Malformed(_)
+            | Self::TimedOut
+            | Self::NoSuchHost
+            | Self::NobodyListens
+            | Self::UnknownIssuer
+            | Self::WrongName
+            | Self::BadCertificate
+            | Self::NoTls
+            | Self::Broken => Fault::unavailable(detail),
+        }
+    }
+}
