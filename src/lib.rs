@@ -16,6 +16,11 @@ pub mod select;
 pub mod backend;
 pub mod cluster;
 pub mod governor;
-pub mod refresh;
+pub mod metrics;
+pub mod signal;
 
 pub mod cli;
+pub mod refresh;
+
+pub mod config;
+pub mod telemetry;

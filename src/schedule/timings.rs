@@ -17,7 +17,7 @@ pub struct Timing {
 }
 
 /// The longest time that can be set: far beyond use, and clocks can add it without overflow.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 macro_rules! timings {
     ($($(#[doc = $meaning:literal])+ $field:ident $name:literal = $default:expr, $safety:literal;)+) => {
@@ -60,27 +60,27 @@ macro_rules! timings {
 
 timings! {
     /// Least time that Ready stays True while looks fail (else three intervals).
-    staleness "staleness" = Duration::from_secs(3600), false;
+    staleness "staleness" = Duration::from_hours(1), false;
     /// Longest time that Ready stays True while looks fail, however long the interval.
-    staleness_max "stalenessMax" = Duration::from_secs(24 * 3600), false;
+    staleness_max "stalenessMax" = Duration::from_hours(24), false;
     /// Pause before a key that the backend refused is asked for again.
-    denied "denied" = Duration::from_secs(600), false;
+    denied "denied" = Duration::from_mins(10), false;
     /// First pause after a key was absent; it triples with each miss, up to the interval.
     absent "absent" = Duration::from_secs(10), false;
     /// Least time between the two misses that a deletion by absence needs.
-    misses "misses" = Duration::from_secs(60), true;
+    misses "misses" = Duration::from_mins(1), true;
     /// Least time before a list that shrank by more than half is believed.
     shrink "shrink" = Duration::from_secs(10), true;
     /// Window in which items that turn absent are counted for the brake on deletions.
-    brake_window "brakeWindow" = Duration::from_secs(3600), true;
+    brake_window "brakeWindow" = Duration::from_hours(1), true;
     /// Window in which the third repair of one key stops repairing it.
-    repair_window "repairWindow" = Duration::from_secs(300), true;
+    repair_window "repairWindow" = Duration::from_mins(5), true;
     /// Least time between two re-creations of one target.
     recreation "recreation" = Duration::from_secs(10), true;
     /// First pause after a failure of the API server, or of a backend that is unavailable; it doubles.
     backoff "backoff" = Duration::from_secs(1), false;
     /// Longest pause after a failure of the API server.
-    backoff_max "backoffMax" = Duration::from_secs(300), false;
+    backoff_max "backoffMax" = Duration::from_mins(5), false;
     /// How long a Lease lasts that nobody renews.
     lease_duration "leaseDuration" = Duration::from_secs(15), true;
     /// How long the leader goes on without a renewal before it ends itself.

@@ -81,7 +81,7 @@ pub const SIBLINGS: &[(&str, &str, &str)] = &[
     ("main", "lib", "the binary is a caller of the library"),
     ("main", "config", "the binary reads the settings"),
     ("main", "telemetry", "the binary starts logging"),
-    ("telemetry", "config", "format and filter of the log are settings"),
+    ("config", "telemetry", "a log filter is checked by who will use it, so that a message can name its place"),
     ("lib", "config", "the root declares its modules"),
     ("lib", "telemetry", "the root declares its modules"),
 ];

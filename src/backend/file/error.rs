@@ -23,7 +23,9 @@ pub enum StoreError {
     Format { place: String, found: u32, known: u32 },
     #[error("{place} is damaged or no Keyferry store ({part}): restore it from a backup or correct the path")]
     Damaged { place: String, part: &'static str },
-    #[error("{place} was left unfinished by a writer that was killed and cannot be mended from here: run `keyferry store list` on it where it can be written")]
+    #[error(
+        "{place} was left unfinished by a writer that was killed and cannot be mended from here: run `keyferry store list` on it where it can be written"
+    )]
     Unfinished { place: String },
     #[error("{place} is in use by a program that does not share it: end that program")]
     Busy { place: String },

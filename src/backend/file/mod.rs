@@ -43,16 +43,12 @@ const BATCH: usize = 256;
 /// `NotAllowed` where the operator's settings refuse, `InvalidSpec` for a path that leaves its folder.
 pub fn open(store: &StoreName, spec: &FileProvider, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     let (Some(root), Some(master)) = (&settings.file_root, &settings.file_master_key) else {
-        return Err(Fault::not_allowed(
-            "provider file is not enabled on this operator: set --file-root and --file-master-key",
-        ));
+        return Err(Fault::not_allowed("provider file is not enabled on this operator: set --file-root and --file-master-key"));
     };
     let namespace = match store {
         StoreName::Cluster { .. } => None,
         StoreName::Namespaced { .. } if !settings.file_namespaced => {
-            return Err(Fault::not_allowed(
-                "provider file is for a ClusterSecretStore: this operator does not allow it in a SecretStore",
-            ));
+            return Err(Fault::not_allowed("provider file is for a ClusterSecretStore: this operator does not allow it in a SecretStore"));
         }
         StoreName::Namespaced { namespace, .. } => Some(namespace.as_str()),
     };
@@ -98,10 +94,9 @@ impl FileStore {
         match tokio::time::timeout(self.deadline, look).await {
             Ok(Ok(answer)) => answer.map_err(Fault::from),
             Ok(Err(_)) => Err(Fault::unavailable(format!("{} could not be read", self.store.name()))),
-            Err(_) => Err(Fault::unavailable(format!(
-                "{} did not open in time: another process holds it, or its disk hangs",
-                self.store.name()
-            ))),
+            Err(_) => {
+                Err(Fault::unavailable(format!("{} did not open in time: another process holds it, or its disk hangs", self.store.name())))
+            }
         }
     }
 }

@@ -25,10 +25,7 @@ pub fn file(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 pub fn draft_beside(path: &Path) -> Result<NamedTempFile, StoreError> {
     let folder = folder_of(path);
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| failed(path, "making its folder", &error))?;
-    tempfile::Builder::new()
-        .prefix(".keyferry-")
-        .tempfile_in(folder)
-        .map_err(|error| failed(path, "writing in its folder", &error))
+    tempfile::Builder::new().prefix(".keyferry-").tempfile_in(folder).map_err(|error| failed(path, "writing in its folder", &error))
 }
 
 /// Gives the draft its name, once its bytes are durable.

@@ -159,9 +159,8 @@ fn seal(key: &RandomizedNonceKey, bound: &[u8], plain: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(NONCE_LEN + plain.len() + TAG);
     sealed.extend([0; NONCE_LEN]);
     sealed.extend(plain);
-    let (nonce, tag) = key
-        .seal_in_place_separate_tag(Aad::from(bound), &mut sealed[NONCE_LEN..])
-        .expect("sealing fails only beyond 64 GiB");
+    let (nonce, tag) =
+        key.seal_in_place_separate_tag(Aad::from(bound), &mut sealed[NONCE_LEN..]).expect("sealing fails only beyond 64 GiB");
     sealed[..NONCE_LEN].copy_from_slice(nonce.as_ref());
     sealed.extend(tag.as_ref());
     sealed

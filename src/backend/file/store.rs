@@ -109,8 +109,7 @@ impl Reader {
             let hidden = self.keys.hide(key);
             let versions = self.versions_of(key, &hidden)?;
             let number = version.unwrap_or(index::latest(versions));
-            let wanted = index::numbered(versions, number)
-                .ok_or_else(|| StoreError::NoVersion { key: key.to_owned(), version: number })?;
+            let wanted = index::numbered(versions, number).ok_or_else(|| StoreError::NoVersion { key: key.to_owned(), version: number })?;
             if wanted.deleted {
                 return Err(StoreError::Deleted { key: key.to_owned(), version: number });
             }

@@ -19,7 +19,9 @@ pub(super) enum Failure {
     Redirect(u16),
     #[error("no KV version 2 engine is mounted exactly at provider.vault.path: mount one there or correct the path")]
     NoEngine,
-    #[error("the server refused the request as impossible ({0}): check that provider.vault.path is a KV version 2 engine, and its version upgrade")]
+    #[error(
+        "the server refused the request as impossible ({0}): check that provider.vault.path is a KV version 2 engine, and its version upgrade"
+    )]
     Refused(u16),
     #[error("the Vault server is a standby that cannot answer yet ({0}): let provider.vault.server name the active node")]
     Standby(u16),

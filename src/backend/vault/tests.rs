@@ -205,8 +205,10 @@ async fn nothing_is_absent_unless_the_engine_was_seen() {
     for (mount, expected) in cases {
         let case = String::from_utf8_lossy(&mount).into_owned();
         let server =
-            Server::start(move |line| if line.contains("/sys/internal/ui/mounts/secret ") { mount.clone() } else { http(404, r#"{"errors":[]}"#) })
-                .await;
+            Server::start(
+                move |line| if line.contains("/sys/internal/ui/mounts/secret ") { mount.clone() } else { http(404, r#"{"errors":[]}"#) },
+            )
+            .await;
         for version in [None, Some("4")] {
             match (read(server.store().as_ref(), "db", version).await, expected) {
                 (Reading::Absent(fault), None) => assert_eq!((fault.class, fault.reason), (Class::Absent, Reason::NotFound), "{case}"),
@@ -349,12 +351,8 @@ async fn names(server: &Server, path: Option<&str>) -> Result<Vec<String>, Fault
 
 #[tokio::test]
 async fn a_list_goes_through_all_folders() {
-    let server = tree(BTreeMap::from([
-        ("", &["top", "app/", "app", "gone/"] as &[_]),
-        ("app/", &["db", "deep/"]),
-        ("app/deep/", &["é x"]),
-    ]))
-    .await;
+    let server =
+        tree(BTreeMap::from([("", &["top", "app/", "app", "gone/"] as &[_]), ("app/", &["db", "deep/"]), ("app/deep/", &["é x"])])).await;
     assert_eq!(names(&server, None).await.unwrap(), ["app", "app/db", "app/deep/é x", "top"]);
     assert_eq!(names(&server, Some("app")).await.unwrap(), ["app/db", "app/deep/é x"]);
     assert_eq!(names(&server, Some("none")).await.unwrap(), Vec::<String>::new());
@@ -362,12 +360,9 @@ async fn a_list_goes_through_all_folders() {
 
 #[tokio::test]
 async fn a_name_that_no_reference_can_spell_is_not_listed_under_another() {
-    let server = tree(BTreeMap::from([
-        ("", &["a", "", "/", "../", "..", "x\ny", "a//", "./"] as &[_]),
-        ("/", &["never"]),
-        ("a//", &["never"]),
-    ]))
-    .await;
+    let server =
+        tree(BTreeMap::from([("", &["a", "", "/", "../", "..", "x\ny", "a//", "./"] as &[_]), ("/", &["never"]), ("a//", &["never"])]))
+            .await;
     assert_eq!(names(&server, None).await.unwrap(), ["a"]);
 }
 

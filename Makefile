@@ -1,0 +1,3 @@
+.PHONY: docs
+docs:
+	cargo run --locked --quiet -- reference > docs/configuration.md

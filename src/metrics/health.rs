@@ -1,0 +1,120 @@
+//! Whether the process lives and whether it is ready: background tasks beat, gates open once.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// What `/healthz` and `/readyz` are answered from. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    tasks: Vec<Task>,
+    gates: Vec<(&'static str, bool)>,
+}
+
+#[derive(Debug)]
+struct Task {
+    name: &'static str,
+    limit: Duration,
+    last: Instant,
+}
+
+/// The pulse of one background task.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    health: Health,
+    index: usize,
+}
+
+/// Something that must have happened before the process is ready.
+#[derive(Debug)]
+pub struct Gate {
+    health: Health,
+    index: usize,
+}
+
+impl Health {
+    /// A background task that has to beat at least every `limit`.
+    #[must_use]
+    pub fn task(&self, name: &'static str, limit: Duration) -> Beat {
+        let index = self.with(|state| {
+            state.tasks.push(Task { name, limit, last: Instant::now() });
+            state.tasks.len() - 1
+        });
+        Beat { health: self.clone(), index }
+    }
+
+    /// Something without which the process is not ready, closed at first.
+    #[must_use]
+    pub fn gate(&self, name: &'static str) -> Gate {
+        let index = self.with(|state| {
+            state.gates.push((name, false));
+            state.gates.len() - 1
+        });
+        Gate { health: self.clone(), index }
+    }
+
+    /// The tasks that have not beaten for longer than they may; none means that the process lives.
+    #[must_use]
+    pub fn silent(&self, now: Instant) -> Vec<&'static str> {
+        let is_silent = |task: &&Task| now.saturating_duration_since(task.last) > task.limit;
+        self.with(|state| state.tasks.iter().filter(is_silent).map(|task| task.name).collect())
+    }
+
+    /// The gates that are closed; none means that the process is ready.
+    #[must_use]
+    pub fn closed(&self) -> Vec<&'static str> {
+        self.with(|state| state.gates.iter().filter(|(_, open)| !open).map(|(name, _)| *name).collect())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        // The state is whole after every line above, so a panic elsewhere does not spoil it.
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Beat {
+    /// The task lives.
+    pub fn now(&self) {
+        self.health.with(|state| state.tasks[self.index].last = Instant::now());
+    }
+}
+
+impl Gate {
+    /// It has happened.
+    pub fn open(&self) {
+        self.health.with(|state| state.gates[self.index].1 = true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Health;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_task_that_falls_silent_is_named() {
+        let health = Health::default();
+        let quick = health.task("quick", Duration::from_secs(10));
+        let _slow = health.task("slow", Duration::from_secs(1000));
+        assert!(health.silent(Instant::now()).is_empty());
+        let later = Instant::now() + Duration::from_secs(60);
+        assert_eq!(health.silent(later), ["quick"]);
+        quick.now();
+        assert!(health.silent(Instant::now() + Duration::from_secs(5)).is_empty());
+    }
+
+    #[test]
+    fn ready_means_that_every_gate_is_open() {
+        let health = Health::default();
+        let caches = health.gate("caches");
+        let stores = health.gate("stores");
+        stores.open();
+        assert_eq!(health.closed(), ["caches"]);
+        caches.open();
+        assert!(health.closed().is_empty());
+    }
+}
