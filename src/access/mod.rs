@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     crd::v1alpha1::{
-        ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, RemoteValue, SecretStoreSpec, StoreRef, StoreRefKind,
+        ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec, StoreRef, StoreRefKind,
     },
     fault::{Fault, Reason, quote},
     item::{FindRef, Item, Wanted},
@@ -96,14 +96,6 @@ impl<'a> StoreSpec<'a> {
     }
 }
 
-/// What an entry of the spec asks for.
-#[derive(Clone, Copy, Debug)]
-pub enum Reference<'a> {
-    /// `remoteRef` or `extract`: the property is no matter of access, the whole value is read.
-    Value(&'a RemoteValue),
-    Find(&'a Find),
-}
-
 /// One key of one Secret that holds a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CredentialKey {
@@ -136,7 +128,8 @@ pub fn judge(asker: &Asker<'_>, store: &StoreName, seen: Option<&SeenStore<'_>>,
     let seen = admitted(asker, store, seen)?;
     credential(seen)?;
     let wanted = match reference {
-        Reference::Value(value) => Wanted::Value(value_wanted(asker, seen, value)?),
+        // The property is no matter of access: the whole value is read.
+        Reference::Value(value) | Reference::Extract(value) => Wanted::Value(value_wanted(asker, seen, value)?),
         Reference::Find(find) => Wanted::Find(find_wanted(asker, seen, find)?),
     };
     Ok(Granted(Item { store: seen.uid.to_owned(), wanted }))

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Asker, Granted, Reference, Search, SeenStore, StoreSpec, credential, judge, key_allowed, pattern::expand};
+use super::{Asker, Granted, Search, SeenStore, StoreSpec, credential, judge, key_allowed, pattern::expand};
 use crate::{
-    crd::v1alpha1::{ClusterSecretStoreSpec, Find, RemoteValue, SecretStoreSpec},
+    crd::v1alpha1::{ClusterSecretStoreSpec, Find, Reference, RemoteValue, SecretStoreSpec},
     fault::{Class, Fault, Reason},
     item::{Item, Wanted},
     name::{ProviderKind, RemoteKey, StoreName},

@@ -1,1 +1,245 @@
-//! (being written)
+//! From what was seen to the keys of a Secret: properties are selected, maps are spread, names become keys. Pure.
+//!
+//! All or nothing: every entry that cannot be used is named, and nothing is assembled. No message holds any part of a value;
+//! names of members may stand in one, because they become names of keys.
+
+mod json;
+mod jsonpath;
+mod key;
+mod property;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crate::{
+    crd::v1alpha1::{Entry, Place, Reference, RemoteValue},
+    fault::{Class, Fault, Reason, quote},
+    item::{Fetched, Reading, Sighting},
+    name::RemoteKey,
+    secret::SecretValue,
+};
+use json::Shape;
+use property::Miss;
+
+/// Bytes of all values of one Secret: Kubernetes' own limit.
+pub const MAX_BYTES: usize = 1 << 20;
+/// Keys of one Secret: what is written about them must fit beside them.
+pub const MAX_KEYS: usize = 2000;
+
+/// The entry at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryFault {
+    /// Its index in what was given to [`assemble`].
+    pub entry: usize,
+    pub fault: Fault,
+}
+
+/// The data of the Secret that these entries make. `data` wins over `dataFrom`.
+///
+/// # Errors
+/// Every entry that was not found, is unknown, or cannot be used, in order; if each alone can be used, what collides, then what is
+/// too large.
+pub fn assemble(entries: &[(Entry<'_>, &Sighting)]) -> Result<BTreeMap<String, SecretValue>, Vec<EntryFault>> {
+    let mut parts = Vec::new();
+    let mut faults = Vec::new();
+    for (index, (entry, sighting)) in entries.iter().enumerate() {
+        match select(entry, sighting) {
+            Ok(part) => parts.push(part),
+            Err(fault) => faults.push(EntryFault { entry: index, fault }),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let sizes: Vec<usize> = parts.iter().map(|part| part.values().map(SecretValue::len).sum()).collect();
+    let data = merge(entries, parts).map_err(|fault| vec![fault])?;
+    check_size(&data, &sizes).map_err(|fault| vec![fault])?;
+    Ok(data)
+}
+
+type Part = BTreeMap<String, SecretValue>;
+
+/// What one entry gives.
+fn select(entry: &Entry<'_>, sighting: &Sighting) -> Result<Part, Fault> {
+    match (entry.reference, sighting) {
+        (Reference::Value(reference), Sighting::Value(reading)) => {
+            let value = single(found(reading)?, reference)?;
+            Ok(BTreeMap::from([(own_key(entry.place)?, value)]))
+        }
+        (Reference::Extract(reference), Sighting::Value(reading)) => spread(found(reading)?, reference),
+        (Reference::Find(_), Sighting::Found(found)) => rename(found.as_ref().map_err(Clone::clone)?),
+        (Reference::Find(_), Sighting::Value(_)) | (Reference::Value(_) | Reference::Extract(_), Sighting::Found(_)) => {
+            Err(Fault::new(Class::Bug, Reason::InvalidData, "another kind of answer was given than was asked for"))
+        }
+    }
+}
+
+fn found(reading: &Reading) -> Result<&SecretValue, Fault> {
+    match reading {
+        Reading::Found(fetched) => Ok(&fetched.value),
+        Reading::Absent(fault) | Reading::Unknown(fault) => Err(fault.clone()),
+    }
+}
+
+fn own_key(place: Place<'_>) -> Result<String, Fault> {
+    match place {
+        Place::Data(key) if key::is_valid(key) => Ok(key.to_owned()),
+        Place::Data(key) => Err(Fault::invalid(
+            Reason::InvalidSpec,
+            format!(
+                "secretKey {} is no key of a Secret: use at most 253 letters, digits, '-', '_' and '.', not beginning with '..'",
+                quote(key)
+            ),
+        )),
+        Place::DataFrom(_) => Err(Fault::new(Class::Bug, Reason::InvalidSpec, "an entry of dataFrom has no key of its own")),
+    }
+}
+
+/// One value, or the part of it that `property` names.
+fn single(value: &SecretValue, reference: &RemoteValue) -> Result<SecretValue, Fault> {
+    let selected = match reference.property.as_deref() {
+        None => Some(value.clone()),
+        Some(property) => part_of(value, reference, property)?,
+    };
+    selected.filter(|value| !value.is_empty()).ok_or_else(|| {
+        let remedy = "store a value, or remove the entry";
+        Fault::invalid(Reason::EmptyValue, format!("{} is empty or null: {remedy}", shown(reference)))
+    })
+}
+
+/// `None` is JSON null.
+fn part_of(value: &SecretValue, reference: &RemoteValue, property: &str) -> Result<Option<SecretValue>, Fault> {
+    let unusable = |miss: Miss| unusable(reference, property, miss);
+    let document = json::parse(value).map_err(|flaw| unusable(flaw.into()))?;
+    let selected = property::select(document, property).map_err(unusable)?;
+    selected.deliver().map_err(|flaw| unusable(flaw.into()))
+}
+
+fn unusable(reference: &RemoteValue, property: &str, miss: Miss) -> Fault {
+    let (key, property) = (quote(&reference.key), quote(property));
+    match miss {
+        Miss::Syntax(why) => Fault::invalid(Reason::InvalidSpec, format!("property {property} of remote key {key}: {why}")),
+        Miss::Missing => Fault::invalid(
+            Reason::InvalidData,
+            format!("remote key {key} has no property {property}: correct the property or add it to the value"),
+        ),
+        Miss::Value(flaw) => Fault::invalid(
+            Reason::InvalidData,
+            format!("remote key {key} cannot be searched for property {property}, {flaw}: correct the value or remove the property"),
+        ),
+        Miss::Several | Miss::Costly => Fault::invalid(
+            Reason::InvalidData,
+            format!("property {property} of remote key {key} cannot be used, {miss}: correct the property"),
+        ),
+    }
+}
+
+/// Every member of a JSON object. A single empty string is a value; null is none.
+fn spread(value: &SecretValue, reference: &RemoteValue) -> Result<Part, Fault> {
+    let selected = match reference.property.as_deref() {
+        None => Some(value.clone()),
+        Some(property) => part_of(value, reference, property)?,
+    };
+    let invalid = |why: &str| Fault::invalid(Reason::InvalidData, format!("{} cannot be extracted, {why}", shown(reference)));
+    let empty = |what: &str| Fault::invalid(Reason::EmptyValue, format!("{} {what}: store a value, or remove it", shown(reference)));
+    let selected = selected.ok_or_else(|| empty("is null"))?;
+    if selected.is_empty() {
+        return Err(empty("is empty"));
+    }
+    let flawed = |flaw: json::Flaw| invalid(&format!("{flaw}: correct the value"));
+    let document = json::parse(&selected).map_err(flawed)?;
+    match json::shape(document) {
+        Shape::Object => {}
+        Shape::Null => return Err(empty("is null")),
+        Shape::Array | Shape::String | Shape::Scalar => return Err(invalid("it is no JSON object: use data for a single value")),
+    }
+    let mut part = Keys::default();
+    for (name, node) in json::members(document).map_err(flawed)? {
+        if json::shape(node) == Shape::Null {
+            return Err(empty(&format!("has a null member {}", quote(&name))));
+        }
+        part.insert(&name, json::deliver(node).map_err(flawed)?)?;
+    }
+    if part.values.is_empty() { Err(empty("has no members")) } else { Ok(part.values) }
+}
+
+/// Every value of a search, under its name.
+fn rename(found: &BTreeMap<RemoteKey, Fetched>) -> Result<Part, Fault> {
+    if found.is_empty() {
+        return Err(Fault::absent(Reason::NoMatch, "no remote key matches: correct find, or create a value with such a name"));
+    }
+    let mut part = Keys::default();
+    for (name, fetched) in found {
+        if fetched.value.is_empty() {
+            let remedy = "store a value, or narrow find";
+            return Err(Fault::invalid(Reason::EmptyValue, format!("remote key {} is empty: {remedy}", quote(name.as_str()))));
+        }
+        part.insert(name.as_str(), fetched.value.clone())?;
+    }
+    Ok(part.values)
+}
+
+/// Keys made from remote names.
+#[derive(Default)]
+struct Keys {
+    values: Part,
+    names: BTreeMap<String, String>,
+}
+
+impl Keys {
+    fn insert(&mut self, name: &str, value: SecretValue) -> Result<(), Fault> {
+        let key = key::convert(name);
+        if !key::is_valid(&key) {
+            let detail = format!("remote name {} gives no valid key of a Secret: rename it, or take it with data", quote(name));
+            return Err(Fault::invalid(Reason::InvalidData, detail));
+        }
+        if let Some(other) = self.names.insert(key.clone(), name.to_owned()) {
+            let detail = format!("remote names {} and {} both give key {}: rename one", quote(&other), quote(name), quote(&key));
+            return Err(Fault::invalid(Reason::KeyCollision, detail));
+        }
+        self.values.insert(key, value);
+        Ok(())
+    }
+}
+
+/// Puts the parts together: `data` over `dataFrom`, and among equals no key twice.
+fn merge(entries: &[(Entry<'_>, &Sighting)], parts: Vec<Part>) -> Result<Part, EntryFault> {
+    let (mut data, mut from) = (BTreeMap::new(), BTreeMap::new());
+    for (index, part) in parts.into_iter().enumerate() {
+        let place = entries[index].0.place;
+        let layer = match place {
+            Place::Data(_) => &mut data,
+            Place::DataFrom(_) => &mut from,
+        };
+        for (key, value) in part {
+            if let Some((other, _)) = layer.insert(key.clone(), (place, value)) {
+                let detail = format!("key {} comes from {other} and from {place}: rename it in one of them, or remove one", quote(&key));
+                return Err(EntryFault { entry: index, fault: Fault::invalid(Reason::KeyCollision, detail) });
+            }
+        }
+    }
+    from.extend(data);
+    Ok(from.into_iter().map(|(key, (_, value))| (key, value)).collect())
+}
+
+/// The largest entry is named.
+fn check_size(data: &Part, sizes: &[usize]) -> Result<(), EntryFault> {
+    let bytes: usize = data.values().map(SecretValue::len).sum();
+    let detail = if bytes > MAX_BYTES {
+        format!("the values are {bytes} bytes together, a Secret holds at most {MAX_BYTES}: take fewer or smaller values")
+    } else if data.len() > MAX_KEYS {
+        format!("there are {} keys, at most {MAX_KEYS} can be written: take fewer values", data.len())
+    } else {
+        return Ok(());
+    };
+    let largest = sizes.iter().enumerate().max_by_key(|(_, size)| **size).map_or(0, |(index, _)| index);
+    Err(EntryFault { entry: largest, fault: Fault::invalid(Reason::TooLarge, detail) })
+}
+
+fn shown(reference: &RemoteValue) -> String {
+    match reference.property.as_deref() {
+        None => format!("remote key {}", quote(&reference.key)),
+        Some(property) => format!("property {} of remote key {}", quote(property), quote(&reference.key)),
+    }
+}

@@ -111,6 +111,7 @@ pub const EXPOSING: &[(&str, &str)] = &[
     ("src/backend/file/store.rs", "a value is sealed into its record"),
     ("src/cli/store.rs", "`keyferry store get` prints the value that was asked for"),
     ("src/backend/vault/session.rs", "the token goes into the header of each call, marked sensitive"),
+    ("src/select/json.rs", "a value is read as JSON so that a part of it can be taken"),
     ("src/cluster/mod.rs", "the body of a target's apply, and the key of the MACs"),
 ];
 

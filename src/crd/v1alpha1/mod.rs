@@ -1,8 +1,10 @@
 //! `keyferry.dev/v1alpha1`: the kinds of this build, with only the fields that work.
 
+mod entry;
 mod external_secret;
 mod store;
 
+pub use entry::{Entry, Place, Reference};
 pub use external_secret::*;
 pub use store::*;
 

@@ -1,0 +1,80 @@
+//! The entries of an `ExternalSecret` in the order of its spec: one view of `data[]` and `dataFrom[]` for every stage.
+
+use std::fmt;
+
+use super::{DataFromEntry, ExternalSecretSpec, Find, RemoteValue, SourceRef, StoreRef};
+use crate::fault::{Fault, Reason, quote};
+
+/// One entry: where it stands, where it looks, what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    pub place: Place<'a>,
+    pub store: &'a StoreRef,
+    pub reference: Reference<'a>,
+}
+
+/// Where an entry stands, as status names it: `data[<secretKey>]` or `dataFrom[<index>]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place<'a> {
+    Data(&'a str),
+    DataFrom(usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data(key) => write!(f, "data[{key}]"),
+            Self::DataFrom(index) => write!(f, "dataFrom[{index}]"),
+        }
+    }
+}
+
+/// What an entry asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference<'a> {
+    /// One value, or a part of it, under the entry's own key.
+    Value(&'a RemoteValue),
+    /// Every member of one JSON object.
+    Extract(&'a RemoteValue),
+    /// Every value whose name matches.
+    Find(&'a Find),
+}
+
+impl ExternalSecretSpec {
+    /// All entries, `data` first.
+    ///
+    /// # Errors
+    /// `InvalidSpec` for what the schema refuses too: no entry at all, an entry without a store, not exactly one of `extract` and
+    /// `find`.
+    pub fn entries(&self) -> Result<Vec<Entry<'_>>, Fault> {
+        let data = self.data.iter().flatten().map(|entry| {
+            let place = Place::Data(&entry.secret_key);
+            Ok(Entry { place, store: self.store_of(place, entry.source_ref.as_ref())?, reference: Reference::Value(&entry.remote_ref) })
+        });
+        let data_from = self.data_from.iter().flatten().enumerate().map(|(index, entry)| {
+            let place = Place::DataFrom(index);
+            Ok(Entry { place, store: self.store_of(place, entry.source_ref.as_ref())?, reference: reference_of(place, entry)? })
+        });
+        let entries: Vec<_> = data.chain(data_from).collect::<Result<_, Fault>>()?;
+        if entries.is_empty() { Err(invalid("spec needs at least one entry: add data or dataFrom")) } else { Ok(entries) }
+    }
+
+    fn store_of<'a>(&'a self, place: Place<'_>, source: Option<&'a SourceRef>) -> Result<&'a StoreRef, Fault> {
+        source
+            .map(|source| &source.store_ref)
+            .or(self.secret_store_ref.as_ref())
+            .ok_or_else(|| invalid(format!("{} names no store: add spec.secretStoreRef or sourceRef.storeRef", quote(&place.to_string()))))
+    }
+}
+
+fn reference_of<'a>(place: Place<'_>, entry: &'a DataFromEntry) -> Result<Reference<'a>, Fault> {
+    match (&entry.extract, &entry.find) {
+        (Some(extract), None) => Ok(Reference::Extract(extract)),
+        (None, Some(find)) => Ok(Reference::Find(find)),
+        _ => Err(invalid(format!("{place} needs exactly one of extract and find: remove one or add one"))),
+    }
+}
+
+fn invalid(detail: impl Into<String>) -> Fault {
+    Fault::invalid(Reason::InvalidSpec, detail)
+}

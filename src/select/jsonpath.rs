@@ -1,0 +1,133 @@
+//! RFC 9535 JSONPath over exact text: the path is searched in a tree of converted values, and the node is then cut out of the
+//! text by its location. Pure.
+//!
+//! A tenant writes the path and may own the document, so that what would make the search explode is refused before it starts:
+//! several selectors in one bracket (they multiply and give several nodes anyway), deep nesting, regular expressions per node,
+//! searches inside searches over large documents.
+
+use serde_json::{Map, Number, Value, value::RawValue};
+use serde_json_path::{JsonPath, PathElement};
+use zeroize::Zeroize;
+
+use super::{
+    json::{self, Flaw, Shape},
+    property::Miss,
+};
+
+/// Levels of the document.
+const MAX_DEPTH: usize = 64;
+/// Brackets and parentheses inside each other in the path: its parser tries each several times per level.
+const MAX_NESTING: usize = 5;
+/// Nodes looked at, at most: about a second.
+const MAX_COST: usize = 10_000_000;
+
+/// The one node that the path gives.
+pub(super) fn select<'a>(document: &'a RawValue, path: &str) -> Result<&'a RawValue, Miss> {
+    let searches = searches_of(path)?;
+    let path = JsonPath::parse(path).map_err(|_| Miss::Syntax("it is no RFC 9535 JSONPath: correct it"))?;
+    let mut nodes = 0;
+    let tree = Tree(convert(document, MAX_DEPTH, &mut nodes)?);
+    if nodes.checked_pow(searches).is_none_or(|cost| cost > MAX_COST) {
+        return Err(Miss::Costly);
+    }
+    let found = path.query_located(&tree.0).dedup();
+    let mut locations = found.locations();
+    match (locations.next(), locations.next()) {
+        (None, _) => Err(Miss::Missing),
+        (Some(_), Some(_)) => Err(Miss::Several),
+        (Some(location), None) => cut(document, location.iter()),
+    }
+}
+
+/// How many times each node may be visited over again, as a power: one, and one more per filter and per further `..`.
+fn searches_of(path: &str) -> Result<u32, Miss> {
+    let mut open = Vec::new();
+    let mut quote = None;
+    let mut is_escaped = false;
+    for character in path.chars() {
+        match (quote, character) {
+            (Some(_), _) if is_escaped => is_escaped = false,
+            (Some(_), '\\') => is_escaped = true,
+            (Some(mark), _) if mark == character => quote = None,
+            (None, '"' | '\'') => quote = Some(character),
+            (None, '[' | '(') => open.push(character),
+            (None, ']' | ')') => drop(open.pop()),
+            (None, ',') if open.last() != Some(&'(') => {
+                return Err(Miss::Syntax("a JSONPath with several selectors in one bracket gives several nodes: name one"));
+            }
+            (Some(_) | None, _) => {}
+        }
+        if open.len() > MAX_NESTING {
+            return Err(Miss::Syntax("the JSONPath has too many brackets inside each other: simplify it"));
+        }
+    }
+    if ["match(", "search("].iter().any(|function| path.contains(function)) {
+        return Err(Miss::Syntax("match() and search() are not supported in a JSONPath: compare with =="));
+    }
+    let filters = path.matches('?').count();
+    let descents = path.matches("..").count().saturating_sub(1);
+    u32::try_from(1 + filters + descents).map_err(|_| Miss::Costly)
+}
+
+/// A copy that serves the search only, overwritten when dropped.
+struct Tree(Value);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(elements) => elements.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn convert(node: &RawValue, depth: usize, nodes: &mut usize) -> Result<Value, Flaw> {
+    let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
+    *nodes += 1;
+    Ok(match json::shape(node) {
+        Shape::Object => {
+            let mut members = Map::new();
+            for (name, value) in json::members(node)? {
+                members.insert(name, convert(value, depth, nodes)?);
+            }
+            Value::Object(members)
+        }
+        Shape::Array => {
+            Value::Array(json::elements(node)?.into_iter().map(|value| convert(value, depth, nodes)).collect::<Result<_, _>>()?)
+        }
+        Shape::String => Value::String(json::decode(node)?),
+        Shape::Null => Value::Null,
+        Shape::Scalar => scalar(node.get()),
+    })
+}
+
+/// For comparisons in filters only; what is delivered is cut from the text.
+fn scalar(text: &str) -> Value {
+    match text {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        _ => serde_json::from_str::<Number>(text).map_or_else(|_| beyond(text), Value::Number),
+    }
+}
+
+/// A number beyond what a float holds is the largest of its sign.
+fn beyond(text: &str) -> Value {
+    let largest = if text.starts_with('-') { f64::MIN } else { f64::MAX };
+    Number::from_f64(largest).map_or(Value::Null, Value::Number)
+}
+
+fn cut<'a, 'p>(document: &'a RawValue, location: impl Iterator<Item = &'p PathElement<'p>>) -> Result<&'a RawValue, Miss> {
+    location.into_iter().try_fold(document, |node, element| {
+        let next = match element {
+            PathElement::Name(name) => json::members(node)?.into_iter().find(|(key, _)| key == name).map(|(_, value)| value),
+            PathElement::Index(index) => json::elements(node)?.get(*index).copied(),
+        };
+        next.ok_or(Miss::Missing)
+    })
+}

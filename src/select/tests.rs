@@ -1,0 +1,501 @@
+//! What is selected, exactly, and what is refused without showing it.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{EntryFault, MAX_BYTES, MAX_KEYS, assemble};
+use crate::{
+    crd::v1alpha1::ExternalSecretSpec,
+    fault::{Class, Fault, Reason},
+    item::{Fetched, Reading, Sighting},
+    name::{ProviderKind, RemoteKey},
+    secret::SecretValue,
+};
+
+/// Stands in values that must not be shown.
+const CANARY: &str = "cAnArY";
+
+fn value(bytes: &[u8]) -> Sighting {
+    Sighting::Value(Reading::Found(Fetched { value: SecretValue::new(bytes.to_vec()), version: None }))
+}
+
+fn names(found: &[(&str, &str)]) -> Sighting {
+    let fetched = |text: &str| Fetched { value: SecretValue::from(text.to_owned()), version: None };
+    let key = |name: &str| RemoteKey::parse(ProviderKind::File, name).unwrap();
+    Sighting::Found(Ok(found.iter().map(|(name, text)| (key(name), fetched(text))).collect()))
+}
+
+/// Assembles a spec (without its store) over sightings in the order of its entries, as lossy text.
+fn assembled(spec: Value, sightings: &[Sighting]) -> Result<BTreeMap<String, String>, Vec<EntryFault>> {
+    let mut spec = spec;
+    spec["secretStoreRef"] = json!({"name": "s"});
+    let spec: ExternalSecretSpec = serde_json::from_value(spec).expect("the fixture is a spec");
+    let entries: Vec<_> = spec.entries().expect("the fixture has entries").into_iter().zip(sightings).collect();
+    assert_eq!(entries.len(), sightings.len());
+    let data = assemble(&entries)?;
+    Ok(data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(value.expose()).into_owned())).collect())
+}
+
+/// The one value that `property` selects from a document, or the fault.
+fn selected(document: &str, property: &str) -> Result<String, Fault> {
+    let spec = json!({"data": [{"secretKey": "k", "remoteRef": {"key": "doc", "property": property}}]});
+    assembled(spec, &[value(document.as_bytes())]).map(|mut data| data.remove("k").unwrap()).map_err(only)
+}
+
+fn extracted(document: &str) -> Result<BTreeMap<String, String>, Fault> {
+    assembled(json!({"dataFrom": [{"extract": {"key": "doc"}}]}), &[value(document.as_bytes())]).map_err(only)
+}
+
+fn only(mut faults: Vec<EntryFault>) -> Fault {
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    faults.remove(0).fault
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect()
+}
+
+#[test]
+fn bytes_are_bytes() {
+    let spec: ExternalSecretSpec = serde_json::from_value(json!({
+        "secretStoreRef": {"name": "s"}, "data": [{"secretKey": "k", "remoteRef": {"key": "doc"}}]
+    }))
+    .unwrap();
+    for bytes in [&b"\xff\x00\xfe"[..], b" {\"a\": 1}\n", b"null", b"\"x\"", b"\r\n"] {
+        let data = assemble(&[(spec.entries().unwrap()[0], &value(bytes))]).unwrap();
+        assert_eq!(data["k"].expose(), bytes);
+    }
+}
+
+#[test]
+fn properties_select_exactly() {
+    let document = r##"{
+        "plain": "x", "escaped": "a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00", "unicode": "é😀", "empty": {}, "list": [],
+        "big": 12345678901234567890, "money": 1.10, "huge": 1e400, "minus": -0.0, "yes": true, "no": false,
+        "a": {"b": {"c": "deep"}, "0": "zero", "list": [ 1.50, {"x": "y"}, "s" ]},
+        "a.b": "literal", "a.b.c": "longer literal", "dot.ted": {"in.ner": "both"}, "#": "hash", "$.plain": "dollar", "$": "root",
+        "users": [{"name": "ann", "id": 1, "pw": "p1", "tags": ["t"]}, {"name": "bob", "id": 2, "pw": "p2"}, {"name": "bob", "id": 3, "pw": "p3"}, {"id": 4}],
+        "rows": [[1, 2], [3, 4], "x"], "words": ["red", "green"], "esc": {"back\\slash": "s", "": "nameless"},
+        "spaced" : { "k" : 1 , "l":[ ] }
+    }"##;
+    let cases = [
+        ("plain", "x"),
+        ("escaped", "a\"\\/\u{8}\u{c}\n\r\t\u{e9}\u{1f600}"),
+        ("unicode", "é😀"),
+        ("big", "12345678901234567890"),
+        ("money", "1.10"),
+        ("huge", "1e400"),
+        ("minus", "-0.0"),
+        ("yes", "true"),
+        ("no", "false"),
+        ("empty", "{}"),
+        ("list", "[]"),
+        ("spaced", r#"{ "k" : 1 , "l":[ ] }"#),
+        // The literal key first.
+        ("a.b", "literal"),
+        ("a.b.c", "longer literal"),
+        ("#", "hash"),
+        ("$.plain", "dollar"),
+        ("$", "root"),
+        // Dotted.
+        ("a.b\\.c", ""),
+        ("a.0", "zero"),
+        ("a.list.0", "1.50"),
+        ("a.list.1.x", "y"),
+        ("a.list.2", "s"),
+        ("dot\\.ted.in\\.ner", "both"),
+        ("esc.back\\\\slash", "s"),
+        ("esc.", "nameless"),
+        ("users.1.pw", "p2"),
+        ("users.#", "4"),
+        ("users.#.pw", r#"["p1","p2","p3"]"#),
+        ("users.#.tags.0", r#"["t"]"#),
+        ("users.#.nothing", "[]"),
+        ("rows.#.0", "[1,3]"),
+        ("rows.0.#", "2"),
+        ("rows.#.#", "[2,2]"),
+        (r#"users.#(name=="bob").pw"#, "p2"),
+        (r#"users.#( name == "bob" ).id"#, "2"),
+        (r#"users.#(name=="bob")#.pw"#, r#"["p2","p3"]"#),
+        (r#"users.#(name!="ann").pw"#, "p2"),
+        ("users.#(name==ann).pw", "p1"),
+        ("users.#(id==3).pw", "p3"),
+        (r#"users.#(tags.0=="t").pw"#, "p1"),
+        (r#"users.#(tags.#(=="t")=="t").pw"#, "p1"),
+        (r#"words.#(=="green")"#, "green"),
+        (r#"words.#(!="green")#"#, r#"["red"]"#),
+        (r#"users.#(name=="x.y)")#"#, "[]"),
+        // JSONPath.
+        ("$.a.b.c", "deep"),
+        ("$['a.b']", "literal"),
+        ("$.big", "12345678901234567890"),
+        ("$.money", "1.10"),
+        ("$.huge", "1e400"),
+        ("$.a.list[0]", "1.50"),
+        ("$.a.list[-1]", "s"),
+        ("$.spaced", r#"{ "k" : 1 , "l":[ ] }"#),
+        ("$..c", "deep"),
+        ("$.users[?@.id == 3].pw", "p3"),
+        ("$.users[?(@.name == 'ann' && @.id == 1)].pw", "p1"),
+        ("$.words[?length(@) == 5]", "green"),
+        ("$.a['0']", "zero"),
+    ];
+    for (property, expected) in cases {
+        match selected(document, property) {
+            Ok(text) => assert_eq!(text, expected, "{property}"),
+            Err(fault) => assert!(expected.is_empty() && fault.reason == Reason::InvalidData, "{property}: {fault}"),
+        }
+    }
+}
+
+#[test]
+fn a_dotted_path_works_on_an_array_and_nothing_on_a_scalar() {
+    assert_eq!(selected(r#"[{"a": "x"}]"#, "0.a").unwrap(), "x");
+    assert_eq!(selected("[1,2,3]", "#").unwrap(), "3");
+    assert_eq!(selected(r#" ["only"] "#, "$[0]").unwrap(), "only");
+    assert_eq!(selected("5", "a").unwrap_err().reason, Reason::InvalidData);
+    assert_eq!(selected("5", "$").unwrap(), "5");
+}
+
+#[test]
+fn what_is_not_there_is_named_with_its_remedy() {
+    let document = r#"{"a": {"b": [1, 2]}, "s": "cAnArY", "x": null}"#;
+    for property in
+        ["b", "a.c", "a.b.2", "a.b.-1", "a.b.x", "a.b.99999999999999999999999", "s.x", "a.#", "x.y", "a..b", "$.b", "$.a.b[2]", "$..z"]
+    {
+        let fault = selected(document, property).unwrap_err();
+        assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::InvalidData), "{property}");
+        assert!(fault.detail.contains("remote key \"doc\" has no property") && fault.detail.contains("correct the property"), "{fault}");
+    }
+}
+
+#[test]
+fn a_property_that_cannot_be_one_is_the_specs_fault() {
+    let deep = "[?".repeat(8);
+    let cases = [
+        "a\\",
+        "#(a",
+        "#()",
+        "#(a)",
+        "#(a>1)",
+        "#(a>=1)",
+        "#(a=~\"x\")",
+        "#(a==)",
+        "#(a==\"x)",
+        "#(a==\"x\")b",
+        "$[",
+        "$.a[0,1]",
+        "$['a','b']",
+        "$x",
+        "$.a[?match(@.b, 'x')]",
+        "$.a[?search(@.b, 'x')]",
+        "$[?@[0,0]]",
+        "#(#(#(#(#(a==1)==1)==1)==1)==1)",
+    ];
+    for property in cases.into_iter().map(str::to_owned).chain([format!("${deep}@"), "a.".repeat(200)]) {
+        let fault = selected(r#"{"z": 1}"#, &property).unwrap_err();
+        assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::InvalidSpec), "{property}: {fault}");
+        assert!(fault.detail.contains("doc"), "{fault}");
+    }
+}
+
+#[test]
+fn a_jsonpath_must_give_one_node() {
+    for property in ["$.a[*]", "$..b", "$.a[0:2]"] {
+        let fault = selected(r#"{"a": [{"b": 1}, {"b": 2}]}"#, property).unwrap_err();
+        assert_eq!(fault.reason, Reason::InvalidData);
+        assert!(fault.detail.contains("more than one node"), "{property}: {fault}");
+    }
+    // Seen twice, but one node.
+    assert_eq!(selected(r#"{"a": {"a": {"b": 1}}}"#, "$..a..b").unwrap(), "1");
+}
+
+#[test]
+fn a_search_that_would_explode_is_refused_before_it_starts() {
+    let wide = format!("[{}]", vec!["[1]"; 5000].join(","));
+    let fault = selected(&wide, "$[?@[?@ > 1]]").unwrap_err();
+    assert!(fault.detail.contains("too costly"), "{fault}");
+    assert_eq!(selected(&wide, "$[4999][0]").unwrap(), "1");
+    let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+    assert!(selected(&deep, "$[0]").unwrap_err().detail.contains("too deep"));
+    assert_eq!(selected(&deep, "0.0.0").unwrap().len(), 2 * (200_000 - 3));
+}
+
+#[test]
+fn a_value_that_is_no_json_is_refused_without_showing_it() {
+    let documents = [
+        CANARY.to_owned(),
+        format!("{{\"{CANARY}\": "),
+        format!("{{\"a\": \"{CANARY}\"}} {CANARY}"),
+        format!("{{'a': '{CANARY}'}}"),
+        format!("{{\"a\": \"{CANARY}\\ud800\"}}"),
+        format!("{{\"a\": \"{CANARY}\\x\"}}"),
+        format!("{{\"a\": 01, \"b\": \"{CANARY}\"}}"),
+        String::new(),
+    ];
+    for document in &documents {
+        for fault in [selected(document, "a").unwrap_err(), selected(document, "$.a").unwrap_err()] {
+            assert_eq!(fault.reason, Reason::InvalidData, "{document}");
+            assert!(!format!("{fault:?}").contains(CANARY) && fault.detail.contains("doc"), "{fault}");
+        }
+        let fault = extracted(document).unwrap_err();
+        assert!(matches!(fault.reason, Reason::InvalidData | Reason::EmptyValue), "{document}: {fault}");
+        assert!(!format!("{fault:?}").contains(CANARY), "{fault}");
+    }
+}
+
+#[test]
+fn a_member_that_stands_twice_is_refused() {
+    for fault in [
+        selected(r#"{"a": 1, "a": 2}"#, "a").unwrap_err(),
+        selected(r#"{"a": 1, "\u0061": 2}"#, "$.a").unwrap_err(),
+        extracted(r#"{"a": 1, "b": 3, "a": 2}"#).unwrap_err(),
+    ] {
+        assert_eq!(fault.reason, Reason::InvalidData);
+        assert!(fault.detail.contains("same member twice"), "{fault}");
+    }
+}
+
+#[test]
+fn an_empty_or_null_value_is_never_delivered() {
+    for (document, property) in
+        [(r#"{"a": ""}"#, "a"), (r#"{"a": null}"#, "a"), (r#"{"a": null}"#, "$.a"), ("null", "$"), (r#"{"a": [""]}"#, "a.0")]
+    {
+        assert_eq!(selected(document, property).unwrap_err().reason, Reason::EmptyValue, "{document} {property}");
+    }
+    let whole = assembled(json!({"data": [{"secretKey": "k", "remoteRef": {"key": "doc"}}]}), &[value(b"")]).map_err(only);
+    let fault = whole.unwrap_err();
+    assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::EmptyValue));
+    assert!(fault.detail.contains("\"doc\""), "{fault}");
+}
+
+#[test]
+fn extract_spreads_every_member_under_a_valid_key() {
+    let document = r#"{"user": "u", "a/b c": "x", "n": 1.10, "o": {"k": [1 ]}, "t": true, "empty": "", "é.-_": "\n"}"#;
+    let expected =
+        pairs(&[("user", "u"), ("a_b_c", "x"), ("n", "1.10"), ("o", r#"{"k": [1 ]}"#), ("t", "true"), ("empty", ""), ("_.-_", "\n")]);
+    assert_eq!(extracted(document).unwrap(), expected);
+}
+
+#[test]
+fn extract_takes_a_property_also_one_that_holds_json_as_text() {
+    let spec = |property: &str| json!({"dataFrom": [{"extract": {"key": "doc", "property": property}}]});
+    let document = value(br#"{"a": {"b": {"x": "1"}}, "text": "{\"y\": \"2\"}", "s": "cAnArY", "n": null, "e": ""}"#);
+    let extracted = |property: &str| assembled(spec(property), std::slice::from_ref(&document)).map_err(only);
+    assert_eq!(extracted("a.b").unwrap(), pairs(&[("x", "1")]));
+    assert_eq!(extracted("$.a.b").unwrap(), pairs(&[("x", "1")]));
+    assert_eq!(extracted("text").unwrap(), pairs(&[("y", "2")]));
+    for (property, reason) in [("s", Reason::InvalidData), ("z", Reason::InvalidData), ("n", Reason::EmptyValue), ("e", Reason::EmptyValue)]
+    {
+        let fault = extracted(property).unwrap_err();
+        assert_eq!(fault.reason, reason, "{property}");
+        assert!(!fault.detail.contains(CANARY));
+    }
+}
+
+#[test]
+fn extract_refuses_what_is_no_map_or_an_empty_one() {
+    let cases = [
+        ("[1]", Reason::InvalidData),
+        ("\"x\"", Reason::InvalidData),
+        ("5", Reason::InvalidData),
+        ("null", Reason::EmptyValue),
+        ("{}", Reason::EmptyValue),
+        ("", Reason::EmptyValue),
+        (r#"{"a": null}"#, Reason::EmptyValue),
+        (r#"{"": "x"}"#, Reason::InvalidData),
+        (r#"{"..": "x"}"#, Reason::InvalidData),
+        (r#"{".": "x"}"#, Reason::InvalidData),
+        (r#"{"a/b": "x", "a_b": "y"}"#, Reason::KeyCollision),
+    ];
+    for (document, reason) in cases {
+        assert_eq!(extracted(document).unwrap_err().reason, reason, "{document}");
+    }
+    let long = format!("{{\"{}\": 1}}", "k".repeat(254));
+    assert_eq!(extracted(&long).unwrap_err().reason, Reason::InvalidData);
+    let fault = extracted(r#"{"a/b": "x", "a_b": "y"}"#).unwrap_err();
+    assert!(fault.detail.contains("\"a/b\"") && fault.detail.contains("\"a_b\"") && fault.detail.contains("rename one"), "{fault}");
+}
+
+#[test]
+fn find_gives_every_value_under_its_name() {
+    let find = |found: &Sighting| assembled(json!({"dataFrom": [{"find": {"path": "a"}}]}), std::slice::from_ref(found)).map_err(only);
+    assert_eq!(find(&names(&[("a/b", "1"), ("a/c d", "2")])).unwrap(), pairs(&[("a_b", "1"), ("a_c_d", "2")]));
+    let none = find(&names(&[])).unwrap_err();
+    assert_eq!((none.class, none.reason), (Class::Absent, Reason::NoMatch));
+    assert_eq!(find(&names(&[("a/b", "1"), ("a_b", "2")])).unwrap_err().reason, Reason::KeyCollision);
+    assert_eq!(find(&names(&[("a/b", "")])).unwrap_err().reason, Reason::EmptyValue);
+    let broken = Fault::unavailable("a page failed");
+    assert_eq!(find(&Sighting::Found(Err(broken.clone()))).unwrap_err(), broken);
+}
+
+#[test]
+fn data_beats_data_from_and_equals_collide() {
+    let extract = |key: &str| json!({"extract": {"key": key}});
+    let data = |key: &str| json!({"secretKey": key, "remoteRef": {"key": "one"}});
+    let both = assembled(json!({"data": [data("a")], "dataFrom": [extract("m")]}), &[value(b"own"), value(br#"{"a": "x", "b": "y"}"#)]);
+    assert_eq!(both.unwrap(), pairs(&[("a", "own"), ("b", "y")]));
+
+    let twice = [value(br#"{"a": "1"}"#), value(br#"{"b": "2"}"#), value(br#"{"a": "1"}"#)];
+    let faults = assembled(json!({"dataFrom": [extract("m"), extract("n"), extract("o")]}), &twice).unwrap_err();
+    assert_eq!((faults[0].entry, faults[0].fault.reason), (2, Reason::KeyCollision));
+    let detail = &faults[0].fault.detail;
+    assert!(detail.contains("key \"a\"") && detail.contains("dataFrom[0]") && detail.contains("dataFrom[2]"), "{detail}");
+
+    // `data` does not hide that two sources disagree.
+    let hidden = [value(b"own"), value(br#"{"a": "1"}"#), value(br#"{"a": "2"}"#)];
+    let faults = assembled(json!({"data": [data("a")], "dataFrom": [extract("m"), extract("n")]}), &hidden).unwrap_err();
+    assert_eq!((faults[0].entry, faults[0].fault.reason), (2, Reason::KeyCollision));
+    let faults = assembled(json!({"data": [data("a"), data("a")]}), &[value(b"1"), value(b"2")]).unwrap_err();
+    assert_eq!((faults[0].entry, faults[0].fault.reason), (1, Reason::KeyCollision));
+}
+
+#[test]
+fn every_entry_at_fault_is_named_and_nothing_is_assembled() {
+    let absent = Fault::absent(Reason::NotFound, "not there");
+    let unknown = Fault::unavailable("no answer");
+    let spec = json!({"data": [
+        {"secretKey": "good", "remoteRef": {"key": "a"}},
+        {"secretKey": "gone", "remoteRef": {"key": "b"}},
+        {"secretKey": "down", "remoteRef": {"key": "c"}},
+        {"secretKey": "..", "remoteRef": {"key": "a"}},
+    ]});
+    let sightings =
+        [value(b"x"), Sighting::Value(Reading::Absent(absent.clone())), Sighting::Value(Reading::Unknown(unknown.clone())), value(b"x")];
+    let faults = assembled(spec, &sightings).unwrap_err();
+    assert_eq!(faults[..2], [EntryFault { entry: 1, fault: absent }, EntryFault { entry: 2, fault: unknown }]);
+    assert_eq!((faults[2].entry, faults[2].fault.reason, faults.len()), (3, Reason::InvalidSpec, 3));
+}
+
+#[test]
+fn an_answer_of_another_kind_is_a_bug_and_no_panic() {
+    let spec = json!({"dataFrom": [{"find": {"path": "a"}}, {"extract": {"key": "a"}}]});
+    let faults = assembled(spec, &[value(b"x"), names(&[("a", "b")])]).unwrap_err();
+    assert!(faults.len() == 2 && faults.iter().all(|fault| fault.fault.class == Class::Bug), "{faults:?}");
+}
+
+#[test]
+fn a_secret_that_is_too_large_is_refused_with_its_sizes() {
+    let data = |key: &str| json!({"secretKey": key, "remoteRef": {"key": key}});
+    let spec = json!({"data": [data("a"), data("b")]});
+    let (large, small) = (vec![b'x'; MAX_BYTES - 1], vec![b'y'; 2]);
+    assert!(assembled(spec.clone(), &[value(&large), value(b"y")]).is_ok());
+    let faults = assembled(spec, &[value(&small), value(&large)]).unwrap_err();
+    assert_eq!((faults[0].entry, faults[0].fault.reason), (1, Reason::TooLarge));
+    let detail = &faults[0].fault.detail;
+    assert!(detail.contains("1048577") && detail.contains("1048576") && detail.contains("smaller"), "{detail}");
+}
+
+#[test]
+fn a_secret_of_too_many_keys_is_refused() {
+    let members = |count: usize| (0..count).map(|number| format!("\"k{number}\":1")).collect::<Vec<_>>().join(",");
+    assert_eq!(extracted(&format!("{{{}}}", members(MAX_KEYS))).unwrap().len(), MAX_KEYS);
+    let fault = extracted(&format!("{{{}}}", members(MAX_KEYS + 1))).unwrap_err();
+    assert_eq!(fault.reason, Reason::TooLarge);
+    assert!(fault.detail.contains("2001") && fault.detail.contains("2000"), "{fault}");
+}
+
+#[test]
+fn messages_stay_short_whatever_is_asked_for() {
+    let long = "\u{202e}\"".repeat(500);
+    let spec = json!({"data": [{"secretKey": "k", "remoteRef": {"key": long, "property": long}}]});
+    for document in [&b"{}"[..], b"x"] {
+        let fault = only(assembled(spec.clone(), &[value(document)]).unwrap_err());
+        assert!(fault.detail.chars().count() <= 450, "{fault}");
+    }
+}
+
+fn document() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-z]{1,3}".prop_map(Value::from),
+        "\\PC{1,4}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[ab.#$\\\\]{1,2}", inner, 0..4).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// The way to some leaf or branch: names and indices.
+fn ways(node: &Value, way: &[String], all: &mut Vec<(Vec<String>, Value)>) {
+    all.push((way.to_vec(), node.clone()));
+    let step = |name: &str| way.iter().cloned().chain([name.to_owned()]).collect::<Vec<_>>();
+    match node {
+        Value::Object(members) => members.iter().for_each(|(name, value)| ways(value, &step(name), all)),
+        Value::Array(elements) => elements.iter().enumerate().for_each(|(at, value)| ways(value, &step(&at.to_string()), all)),
+        _ => {}
+    }
+}
+
+fn delivered(node: &Value) -> String {
+    node.as_str().map_or_else(|| node.to_string(), str::to_owned)
+}
+
+proptest! {
+    /// Both syntaxes find what a plain walk finds, in every document.
+    #[test]
+    fn selection_agrees_with_a_plain_walk(document in document()) {
+        let text = document.to_string();
+        let mut all = Vec::new();
+        ways(&document, &[], &mut all);
+        for (way, node) in all.into_iter().filter(|(way, _)| !way.is_empty()) {
+            let escaped: Vec<String> = way.iter().map(|name| name.replace('\\', "\\\\").replace('.', "\\.").replace('#', "\\#").replace('$', "\\$")).collect();
+            let dotted = escaped.join(".");
+            // A member of that very name wins, and is walked to elsewhere.
+            if document.get(&dotted).is_none() {
+                prop_assert_eq!(selected(&text, &dotted), Ok(delivered(&node)), "{} in {}", dotted, text);
+            }
+            let mut path = "$".to_owned();
+            let mut parent = &document;
+            for name in &way {
+                if let Value::Array(elements) = parent {
+                    path += &format!("[{name}]");
+                    parent = &elements[name.parse::<usize>().unwrap()];
+                } else {
+                    path += &format!("[{}]", Value::from(name.as_str()));
+                    parent = &parent[name];
+                }
+            }
+            prop_assert_eq!(selected(&text, &path), Ok(delivered(&node)), "{} in {}", path, text);
+        }
+    }
+
+    /// A number is delivered as it was written.
+    #[test]
+    fn numbers_keep_their_text(number in "-?(0|[1-9][0-9]{0,30})([.][0-9]{1,30})?([eE][+-]?[0-9]{1,4})?") {
+        let document = format!("{{\"n\": {number}, \"l\":[{number} ]}}");
+        for property in ["n", "l.0", "$.n", "$.l[0]"] {
+            prop_assert_eq!(selected(&document, property), Ok(number.clone()));
+        }
+        prop_assert_eq!(extracted(&document).unwrap()["n"].clone(), number);
+    }
+
+    /// Strings survive whatever is in them.
+    #[test]
+    fn strings_are_decoded_as_serde_does(text in any::<String>()) {
+        prop_assume!(!text.is_empty());
+        let document = json!({"s": text}).to_string();
+        prop_assert_eq!(selected(&document, "s"), Ok(text));
+    }
+
+    #[test]
+    fn nothing_panics_on_arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..64), property in any::<String>()) {
+        prop_assume!(!property.is_empty());
+        let spec = json!({"data": [{"secretKey": "k", "remoteRef": {"key": "doc", "property": property}}], "dataFrom": [{"extract": {"key": "doc"}}]});
+        let _ = assembled(spec, &[value(&bytes), value(&bytes)]);
+    }
+
+    #[test]
+    fn nothing_panics_on_what_looks_like_json_and_paths(text in "[\\[\\]{}\",:0-9eE.+a\\\\u-]{0,40}", property in "[$#@?.*:,()\\[\\]'\"a=!<&|0-9 -]{1,24}") {
+        let _ = selected(&text, &property);
+        let _ = selected(r#"{"a": [[1, {"a": 2}], "a"], "0": {"a": "x"}}"#, &property);
+        let _ = selected(r#"{"a": [[1, {"a": 2}], "a"], "0": {"a": "x"}}"#, &format!("$[{property}]"));
+    }
+}
