@@ -8,7 +8,10 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use keyferry::{
-    cli::store::{self, StoreArgs},
+    cli::{
+        crds::{self, CrdsArgs},
+        store::{self, StoreArgs},
+    },
     config::{self, Config, RunFlags},
     metrics::{self, Health, Metrics},
     signal, telemetry,
@@ -29,6 +32,8 @@ enum Command {
     ///
     /// Every flag is also an environment variable (`--file-root` is `KEYFERRY_FILE_ROOT`) and a key of the settings file (`fileRoot`).
     Run(Box<RunFlags>),
+    /// Print the CRDs of this build
+    Crds(CrdsArgs),
     /// Make, fill and read the encrypted file of provider `file`
     Store(StoreArgs),
     /// Print the list of all settings as Markdown
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match Program::parse().command {
         Command::Run(flags) => run(*flags),
+        Command::Crds(args) => crds::run(&args),
         Command::Store(args) => store::run(args),
         Command::Reference => print(&config::reference()),
     };

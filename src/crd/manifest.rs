@@ -1,0 +1,83 @@
+//! The CRDs as files: what `keyferry crds` prints and `crds/` holds.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON, JSONSchemaProps};
+use kube::CustomResourceExt as _;
+
+use super::v1alpha1::{ClusterSecretStore, ExternalSecret, SecretStore};
+
+/// One CRD under the name of its file.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// Such as `externalsecrets.yaml`.
+    pub file: String,
+    pub crd: CustomResourceDefinition,
+}
+
+/// All kinds, in the order in which they are applied.
+#[must_use]
+pub fn all() -> Vec<Manifest> {
+    [ExternalSecret::crd(), SecretStore::crd(), ClusterSecretStore::crd()].map(finish).to_vec()
+}
+
+/// The YAML of a manifest, with the line that says where it came from.
+///
+/// # Errors
+/// When the schema cannot be written as YAML.
+pub fn yaml(manifest: &Manifest) -> Result<String, serde_saphyr::SerializeError> {
+    let document = serde_saphyr::to_string(&manifest.crd)?;
+    Ok(format!("# Printed by `keyferry crds`; a test compares.\n{document}"))
+}
+
+fn finish(mut crd: CustomResourceDefinition) -> Manifest {
+    // An owned Secret goes with its object, and the objects with their CRD: removing a release must not remove the CRDs.
+    let keep = ("helm.sh/resource-policy".to_owned(), "keep".to_owned());
+    crd.metadata.annotations.get_or_insert_default().extend([keep]);
+    for status in crd.spec.versions.iter_mut().filter_map(|version| status_schema(version.schema.as_mut()?.open_api_v3_schema.as_mut()?)) {
+        // kstatus says InProgress for an object that nobody has looked at yet.
+        status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+    }
+    Manifest { file: format!("{}.yaml", crd.spec.names.plural), crd }
+}
+
+fn status_schema(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut("status")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{all, yaml};
+
+    #[test]
+    fn the_folder_holds_what_the_program_prints_and_nothing_else() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds");
+        let mut expected: Vec<String> = all().iter().map(|manifest| manifest.file.clone()).collect();
+        for manifest in all() {
+            let committed = std::fs::read_to_string(folder.join(&manifest.file)).unwrap_or_default();
+            assert!(committed == yaml(&manifest).unwrap(), "crds/{} differs from the program: run `make crds`", manifest.file);
+        }
+        let mut present: Vec<String> =
+            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        expected.push("kustomization.yaml".to_owned());
+        expected.sort();
+        present.sort();
+        assert_eq!(present, expected);
+    }
+
+    #[test]
+    fn every_file_is_small_enough_for_a_plain_apply() {
+        for manifest in all() {
+            let bytes = yaml(&manifest).unwrap().len();
+            assert!(bytes <= 200 * 1024, "{} has {bytes} bytes", manifest.file);
+        }
+    }
+
+    #[test]
+    fn removing_a_release_keeps_the_kinds() {
+        for manifest in all() {
+            let annotations = manifest.crd.metadata.annotations.unwrap_or_default();
+            assert_eq!(annotations.get("helm.sh/resource-policy").map(String::as_str), Some("keep"), "{}", manifest.file);
+        }
+    }
+}
