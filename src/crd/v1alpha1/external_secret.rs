@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("size(self.?data.orValue([])) + size(self.?dataFrom.orValue([])) > 0").message("needs at least one entry in data or dataFrom"),
-    validation = Rule::new("has(self.secretStoreRef) || (self.?data.orValue([]).all(e, has(e.sourceRef)) && self.?dataFrom.orValue([]).all(e, has(e.sourceRef)))").message("an entry without sourceRef.storeRef needs spec.secretStoreRef"),
+    validation = Rule::new("has(self.secretStoreRef) || ((!has(self.data) || self.data.all(e, has(e.sourceRef))) && (!has(self.dataFrom) || self.dataFrom.all(e, has(e.sourceRef))))").message("an entry without sourceRef.storeRef needs spec.secretStoreRef"),
     validation = Rule::new("!has(self.target) || self.target.?deletionPolicy.orValue('Retain') != 'Delete' || self.target.?creationPolicy.orValue('Owner') == 'Owner'").message("target.deletionPolicy Delete needs target.creationPolicy Owner: a Secret that is not owned is never deleted")
 )]
 pub struct ExternalSecretSpec {
