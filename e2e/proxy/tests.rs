@@ -454,11 +454,17 @@ async fn a_running_watch_expires_after_the_event_that_was_begun() {
     assert_eq!((&error["type"], &error["object"]["code"]), (&"ERROR".into(), &410.into()));
 }
 
+/// A process that ends by itself only when this one does.
+fn victim() -> std::process::Child {
+    let mut command = std::process::Command::new("cat");
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap()
+}
+
 #[tokio::test]
 async fn a_kill_strikes_before_or_after_commit_and_before_the_client_knows() {
     for (moment, reached) in [(Moment::BeforeCommit, 0), (Moment::AfterCommit, 1)] {
         let (upstream, proxy, client) = proxied().await;
-        let victim = Arc::new(Mutex::new(std::process::Command::new("sleep").arg("600").spawn().unwrap()));
+        let victim = Arc::new(Mutex::new(victim()));
         let (state, reached_at_kill) = (upstream.state.clone(), Arc::new(Mutex::new(None)));
         let (target, note) = (victim.clone(), reached_at_kill.clone());
         let rule = proxy.on(
