@@ -44,12 +44,14 @@ pub(super) enum End {
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
+    // Before it is counted: who saw the count may change the mode for the connections after it.
+    let accepting = shared.accepting();
     let open = shared.ledger.open_connection();
     let (ending, mut ends) = mpsc::unbounded_channel();
     let _registered = shared.connections.register(open.number, ending.clone());
     // Nagle and delayed acknowledgements would add 40 ms to small answers.
     let _ = tcp.set_nodelay(true);
-    match shared.accepting() {
+    match accepting {
         Accepting::Reset => reset(&tcp),
         Accepting::HangTls => hang_tls(tcp, &mut ends).await,
         Accepting::Normally => {

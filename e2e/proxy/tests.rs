@@ -123,6 +123,13 @@ fn get_in_background(proxy: &Proxy, client: &Client, path: &str) -> tokio::task:
     })
 }
 
+/// Time enough for a call that is only said to wait to show itself.
+async fn others_pass(proxy: &Proxy, client: &Client) {
+    for _ in 0..5 {
+        get(proxy, client, "/version").await.unwrap();
+    }
+}
+
 fn panics(action: impl FnOnce()) -> Option<String> {
     let panic = catch_unwind(AssertUnwindSafe(action)).err()?;
     Some(panic.downcast::<String>().map_or_else(|_| String::new(), |text| *text))
@@ -288,13 +295,13 @@ async fn a_hanging_call_gets_no_answer_until_it_is_released_and_then_none() {
     let hanging = get_in_background(&proxy, &client, &format!("{SECRETS}/db"));
     rule.fired().await;
 
-    get(&proxy, &client, SECRETS).await.unwrap();
+    others_pass(&proxy, &client).await;
     assert!(!hanging.is_finished());
     assert!(proxy.calls()[0].is_open);
     rule.release();
 
     hanging.await.unwrap().unwrap_err();
-    assert_eq!(upstream.reached().len(), 1, "only the other call");
+    assert!(upstream.reached().iter().all(|text| text.contains("/version")));
 }
 
 #[tokio::test]
@@ -312,14 +319,15 @@ async fn a_call_given_up_by_the_client_is_open_no_more() {
 async fn a_held_call_waits_before_or_after_commit_and_then_goes_on() {
     for (moment, reached) in [(Moment::BeforeCommit, 0), (Moment::AfterCommit, 1)] {
         let (upstream, proxy, client) = proxied().await;
-        let rule = proxy.on(Matcher::any(), Nth::every(), Fault::hold(moment));
-        let held = get_in_background(&proxy, &client, SECRETS);
+        let rule = proxy.on(Matcher::any().name("db"), Nth::every(), Fault::hold(moment));
+        let held = get_in_background(&proxy, &client, &format!("{SECRETS}/db"));
         rule.fired().await;
-        assert_eq!(upstream.reached().len(), reached);
+        others_pass(&proxy, &client).await;
+        assert_eq!(upstream.reached().iter().filter(|text| text.contains("/db")).count(), reached);
         assert!(!held.is_finished());
         rule.release();
-        assert_eq!(held.await.unwrap().unwrap(), "answer 1");
-        assert_eq!(upstream.reached().len(), 1);
+        held.await.unwrap().unwrap();
+        assert_eq!(upstream.reached().iter().filter(|text| text.contains("/db")).count(), 1);
     }
 }
 
@@ -344,9 +352,9 @@ async fn a_hanging_handshake_is_a_connection_without_a_call() {
     proxy.await_seen(|seen| seen.connections_open == 1).await;
 
     proxy.accept(Accepting::Normally);
-    get(&proxy, &self::client(&proxy), SECRETS).await.unwrap();
+    others_pass(&proxy, &self::client(&proxy)).await;
     assert!(!hanging.is_finished());
-    assert_eq!(proxy.calls().len(), 1);
+    assert!(proxy.calls().iter().all(|call| call.operation.resource == "/version"));
 
     assert!(proxy.close_connections() >= 1);
     hanging.await.unwrap().unwrap_err();
