@@ -147,7 +147,7 @@ impl OpenBao {
     }
 }
 
-/// One KV v2 engine, used as root.
+/// One KV v2 engine, used as root. Keys go into the URL as they are, so `?`, `#`, `%` and `..` must come escaped.
 pub struct Kv<'a> {
     server: &'a OpenBao,
     mount: String,

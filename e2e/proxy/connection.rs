@@ -48,7 +48,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
     let accepting = shared.accepting();
     let open = shared.ledger.open_connection();
     let (ending, mut ends) = mpsc::unbounded_channel();
-    let _registered = shared.connections.register(open.number, ending.clone());
+    shared.connections.register(open.number, ending.clone());
     // Nagle and delayed acknowledgements would add 40 ms to small answers.
     let _ = tcp.set_nodelay(true);
     match accepting {

@@ -1,7 +1,8 @@
 //! The way of an answer to the client: frame by frame, so that a watch flows, and stoppable from outside.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -28,42 +29,31 @@ pub enum WatchEnd {
     Gone,
 }
 
-/// Senders by a number, gone when their user is.
-#[derive(Clone)]
-pub(super) struct Registry<Key, Order>(Arc<Mutex<HashMap<Key, UnboundedSender<Order>>>>);
+/// Who takes orders, by number, as long as somebody listens.
+pub(super) struct Registry<Key, Order>(Mutex<HashMap<Key, UnboundedSender<Order>>>);
 
 impl<Key, Order> Default for Registry<Key, Order> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Mutex::default())
     }
 }
 
-impl<Key: Copy + Eq + std::hash::Hash, Order: Copy> Registry<Key, Order> {
-    pub fn register(&self, key: Key, sender: UnboundedSender<Order>) -> Registered<Key, Order> {
-        self.lock().insert(key, sender);
-        Registered { registry: self.clone(), key }
+impl<Key: Copy + Eq + Hash, Order: Copy> Registry<Key, Order> {
+    pub fn register(&self, key: Key, sender: UnboundedSender<Order>) {
+        let mut senders = self.lock();
+        senders.retain(|_, sender| !sender.is_closed());
+        senders.insert(key, sender);
     }
 
     /// Gives the order to all whose key is wanted, and says to how many.
     pub fn order(&self, order: Order, mut is_wanted: impl FnMut(Key) -> bool) -> usize {
-        let users = self.lock();
-        let wanted = users.iter().filter(|(key, _)| is_wanted(**key));
+        let senders = self.lock();
+        let wanted = senders.iter().filter(|(key, _)| is_wanted(**key));
         wanted.filter(|(_, sender)| sender.send(order).is_ok()).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, UnboundedSender<Order>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-pub(super) struct Registered<Key: Copy + Eq + std::hash::Hash, Order: Copy> {
-    registry: Registry<Key, Order>,
-    key: Key,
-}
-
-impl<Key: Copy + Eq + std::hash::Hash, Order: Copy> Drop for Registered<Key, Order> {
-    fn drop(&mut self) {
-        self.registry.lock().remove(&self.key);
     }
 }
 
@@ -101,9 +91,9 @@ pub(super) fn beginning(call: OpenCall, answer: Response<Bytes>, length: usize) 
 pub(super) fn flowing(running: &Registry<usize, WatchEnd>, call: OpenCall, answer: Response<Incoming>) -> Response<Body> {
     call.amend(|entry| entry.status = Some(answer.status().as_u16()));
     let (order, orders) = mpsc::unbounded_channel();
-    let registered = running.register(call.id(), order);
+    running.register(call.id(), order);
     answer.map(|body| {
-        let relay = Relay { body, orders, is_between_lines: true, state: State::Flowing, _registered: registered, _call: call };
+        let relay = Relay { body, orders, is_between_lines: true, state: State::Flowing, _call: call };
         let frames = stream::unfold(relay, |mut relay| async move { Some((relay.next().await?, relay)) });
         StreamBody::new(frames.boxed()).boxed_unsync()
     })
@@ -114,7 +104,6 @@ struct Relay {
     orders: UnboundedReceiver<WatchEnd>,
     is_between_lines: bool,
     state: State,
-    _registered: Registered<usize, WatchEnd>,
     _call: OpenCall,
 }
 

@@ -43,7 +43,7 @@ impl Matcher {
         self.when(&format!("verb {verb}"), move |call| call.operation.verb == wanted)
     }
 
-    /// `secrets`, `externalsecrets/status`; for Vault the whole path without `/v1/`.
+    /// `secrets`, `externalsecrets/status`; for Vault the whole path without `/v1/`, escaped as it was sent.
     #[must_use]
     pub fn resource(self, resource: &str) -> Self {
         let wanted = resource.to_owned();
@@ -146,17 +146,24 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// # Panics
+    /// When `code` is no HTTP status.
+    #[must_use]
+    pub fn new(code: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status: StatusCode::from_u16(code).expect("a valid HTTP status"),
+            headers: vec![("content-type".to_owned(), content_type.to_owned())],
+            body: body.into(),
+        }
+    }
+
     /// With a JSON body, as both API server and Vault answer.
     ///
     /// # Panics
     /// When `code` is no HTTP status.
     #[must_use]
     pub fn json(code: u16, body: &serde_json::Value) -> Self {
-        Self {
-            status: StatusCode::from_u16(code).expect("a valid HTTP status"),
-            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-            body: Bytes::from(body.to_string()),
-        }
+        Self::new(code, "application/json", body.to_string())
     }
 
     /// A `Status` object of the API server.
@@ -212,10 +219,10 @@ impl Fault {
         Self { name: "answer", moment: Moment::AfterCommit, action: Action::Answer(answer) }
     }
 
-    /// Answers this code with a JSON body that is right for neither dialect: for clients that look at the code only.
+    /// Answers this code with plain text, as something between client and server would: no word of the server itself.
     #[must_use]
     pub fn status(code: u16) -> Self {
-        Self::answer(Answer::json(code, &json!({ "errors": [] })))
+        Self::answer(Answer::new(code, "text/plain", "the fault proxy says so\n"))
     }
 
     /// 410 `Expired`, as the API server answers a list or watch from a resourceVersion that it forgot.

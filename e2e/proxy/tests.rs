@@ -226,11 +226,13 @@ async fn the_oldest_of_two_rules_breaks_a_call_and_both_count_it() {
     let (_upstream, proxy, client) = proxied().await;
     let older = proxy.on(Matcher::any(), Nth::only(1), Fault::status(503));
     let younger = proxy.on(Matcher::any(), Nth::between(1, 2), Fault::status(429));
-    let mut codes = Vec::new();
+    let mut answers = Vec::new();
     for _ in 0..3 {
-        codes.push(client.get(proxy.url()).send().await.unwrap().status().as_u16());
+        let answer = client.get(proxy.url()).send().await.unwrap();
+        answers.push((answer.status().as_u16(), answer.text().await.unwrap()));
     }
-    assert_eq!(codes, [503, 429, 201]);
+    let own = "the fault proxy says so\n".to_owned();
+    assert_eq!(answers, [(503, own.clone()), (429, own), (201, "answer 1".to_owned())]);
     assert_eq!((older.times_fired(), younger.times_fired()), (1, 1));
 }
 
