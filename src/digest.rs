@@ -2,11 +2,14 @@
 //!
 //! Only MACs leave the process: without the key of this installation nobody can test a guess of a value against one.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use aws_lc_rs::hmac;
 
-use crate::item::{Fetched, Reading, Sighting};
+use crate::{
+    item::{Fetched, Reading, Sighting},
+    secret::SecretValue,
+};
 
 /// The MAC key of this installation (32 random bytes of the Secret `keyferry-digest-key`).
 #[derive(Clone)]
@@ -116,6 +119,13 @@ pub fn of_sighting(key: &DigestKey, sighting: &Sighting) -> Option<Mac> {
         }
         Sighting::Value(Reading::Absent(_) | Reading::Unknown(_)) | Sighting::Found(Err(_)) => None,
     }
+}
+
+/// MAC over everything of a target that we own: type, label and data. Equal means that there is nothing to write.
+#[must_use]
+pub fn of_target(key: &DigestKey, kind: &str, label: &str, data: &BTreeMap<String, SecretValue>) -> Mac {
+    let fixed = [kind.as_bytes(), label.as_bytes()];
+    key.mac("data", fixed.into_iter().chain(data.iter().flat_map(|(name, value)| [name.as_bytes(), value.expose()])))
 }
 
 /// Lower-case hex digits of bytes that are no value.

@@ -33,6 +33,39 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Synced,
+        Self::NotFound,
+        Self::Deleted,
+        Self::Disabled,
+        Self::Destroyed,
+        Self::NoMatch,
+        Self::Expired,
+        Self::MassAbsence,
+        Self::AccessDenied,
+        Self::NotAllowed,
+        Self::InvalidData,
+        Self::EmptyValue,
+        Self::KeyCollision,
+        Self::TooLarge,
+        Self::ProviderUnavailable,
+        Self::Sealed,
+        Self::StoreNotReady,
+        Self::Throttled,
+        Self::Conflict,
+        Self::NotOwned,
+        Self::ImmutableTarget,
+        Self::InvalidSpec,
+        Self::Suspended,
+    ];
+
+    /// The reason of that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == word)
+    }
+
     /// The word as users see it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -20,6 +20,8 @@ pub mod metrics;
 pub mod signal;
 
 pub mod cli;
+pub mod controller;
+pub mod engine;
 pub mod refresh;
 
 pub mod config;

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -12,11 +13,21 @@ use keyferry::{
         crds::{self, CrdsArgs},
         store::{self, StoreArgs},
     },
+    cluster::{
+        self, Cluster,
+        lease::{self, Elector},
+    },
     config::{self, Config, RunFlags},
-    metrics::{self, Health, Metrics},
+    controller::{self, CaughtUp, Setup},
+    metrics::{self, Gate, Health, Metrics},
+    refresh::Refresh,
     signal, telemetry,
 };
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Calls in flight to one store.
+const STORE_CONCURRENCY: usize = 16;
 
 /// Ferries secrets from where they live into Kubernetes Secrets, and keeps them fresh.
 #[derive(Parser)]
@@ -91,12 +102,58 @@ fn tell_settings(config: &Config, metrics: &Metrics) {
 async fn operate(config: Config, metrics: Metrics) -> anyhow::Result<()> {
     let stop = signal::stop_token().context("cannot listen for signals")?;
     let health = Health::default();
+    let synced = health.gate("caches");
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let pages = tokio::spawn(metrics::serve(listener, metrics.clone(), health.clone(), std::future::pending()));
     tokio::select! {
-        ended = pages => ended.context("the HTTP server failed")?.context("the HTTP server failed")?,
-        () = stop.cancelled() => {}
+        ended = pages => ended.context("the HTTP server failed")?.context("the HTTP server failed"),
+        ended = lead(config, metrics, &health, synced, stop) => ended,
     }
-    Ok(())
+}
+
+/// Waits for the Lease, works while it is held, and releases it after the last write.
+async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, stop: CancellationToken) -> anyhow::Result<()> {
+    let api = cluster::configuration(config.kubeconfig.as_deref()).await.context("cannot find the cluster")?;
+    let elector = Elector::connect(api.clone(), lease_settings(&config), metrics.clone(), health).context("cannot reach the cluster")?;
+    // A standby is ready to take over; a leader was ready before.
+    synced.open();
+    let Some(held) = elector.acquire(&stop).await else { return Ok(()) };
+    let leadership = held.leadership();
+    let cluster =
+        Cluster::connect(api, config.write_concurrency, Arc::new(move || leadership.remaining())).context("cannot reach the cluster")?;
+    let setup = Setup {
+        cluster,
+        protected: config.protected_namespaces.iter().cloned().collect(),
+        namespace: config.namespace,
+        settings: config.backends,
+        timings: config.timings,
+        concurrency: u16::try_from(config.write_concurrency.saturating_mul(2)).unwrap_or(u16::MAX),
+        store_concurrency: STORE_CONCURRENCY,
+        since: held.caught_up(),
+        clock: Arc::new(jiff::Timestamp::now),
+        metrics,
+        shutdown: stop,
+    };
+    let (caught_up, drained) = (CaughtUp::default(), CancellationToken::new());
+    let mark = caught_up.clone();
+    let mut keeping = tokio::spawn(held.keep(move || mark.get().map(Refresh::caught_up), drained.clone()));
+    let ended = tokio::select! {
+        ended = controller::run(setup, caught_up, || tracing::info!("caches are complete")) => ended.context("the controller failed"),
+        lost = &mut keeping => return lost.context("renewing the Lease failed")?.context("leadership was lost"),
+    };
+    drained.cancel();
+    keeping.await.context("renewing the Lease failed")?.context("leadership was lost")?;
+    ended
+}
+
+fn lease_settings(config: &Config) -> lease::Settings {
+    lease::Settings {
+        namespace: config.namespace.clone(),
+        name: config.lease_name.clone(),
+        identity: config.identity.clone(),
+        duration: config.timings.lease_duration,
+        renew: config.timings.lease_renew,
+        retry: config.timings.lease_retry,
+    }
 }

@@ -1,10 +1,17 @@
 //! The only place that talks to the API server. No decisions here: each function is one call, or one watch.
 
 pub mod error;
+pub mod lease;
 pub mod target;
 pub mod watch;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::{core::v1::Secret, events::v1::Event},
@@ -134,11 +141,38 @@ impl<'a> ApplyBody<'a> {
     }
 }
 
+/// How to reach the cluster: that kubeconfig, or the pod's own ServiceAccount. The ambient kubeconfig is never read.
+///
+/// # Errors
+/// When the file cannot be read, or the process runs in no pod.
+pub async fn configuration(kubeconfig: Option<&Path>) -> Result<kube::Config, ConnectError> {
+    let Some(path) = kubeconfig else { return kube::Config::incluster().map_err(|error| ConnectError::InCluster(error.to_string())) };
+    let unreadable = |error: kube::config::KubeconfigError| ConnectError::Kubeconfig { path: path.to_owned(), why: error.to_string() };
+    let file = kube::config::Kubeconfig::read_from(path).map_err(unreadable)?;
+    kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await.map_err(unreadable)
+}
+
+/// Why there is no way to the cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("kubeconfig {path}: {why}", path = path.display())]
+    Kubeconfig { path: PathBuf, why: String },
+    #[error("no pod's ServiceAccount is mounted here ({0}): pass --kubeconfig")]
+    InCluster(String),
+    #[error("no client can be made of the configuration: {0}")]
+    Client(String),
+}
+
 impl Cluster {
-    /// `concurrency`: writes in flight, about 32.
-    #[must_use]
-    pub fn new(client: Client, concurrency: usize, deadline: Deadline) -> Self {
-        Self { client, writes: Arc::new(Semaphore::new(concurrency)), deadline }
+    /// Makes the client; nothing is called yet. `concurrency`: writes in flight, about 32.
+    ///
+    /// # Errors
+    /// When the configuration makes no client.
+    pub fn connect(mut config: kube::Config, concurrency: usize, deadline: Deadline) -> Result<Self, ConnectError> {
+        // Retries are decided above: a POST that is repeated blindly answers AlreadyExists.
+        config.default_retry = false;
+        let client = Client::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))?;
+        Ok(Self { client, writes: Arc::new(Semaphore::new(concurrency)), deadline })
     }
 
     /// Applies a target as `manager`; the answer's metadata, never its data.
@@ -220,16 +254,6 @@ impl Cluster {
         let version = secret.resource_version().unwrap_or_default();
         let value = secret.data.and_then(|mut data| data.remove(key)).map(|bytes| SecretValue::new(bytes.0));
         Ok(Credential { version, value })
-    }
-
-    /// The data of a target, for the one comparison after the MAC key was lost.
-    ///
-    /// # Errors
-    /// See [`ClusterError`].
-    pub async fn target_data(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, SecretValue>>, ClusterError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = self.read(api.get_opt(name)).await?;
-        Ok(secret.map(|secret| secret.data.into_iter().flatten().map(|(key, bytes)| (key, SecretValue::new(bytes.0))).collect()))
     }
 
     /// The MAC key of this installation: read, or made (create-only, so that two starting leaders end with one).

@@ -1,5 +1,6 @@
 //! When to look: pure, with the clock as an argument.
 
+pub mod due;
 pub mod duration;
 mod timings;
 

@@ -1,0 +1,140 @@
+//! What one process remembers of each object between reconciles. All of it may be lost: a restart decides from the cluster alone.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::{
+    crd::v1alpha1::{ExternalSecret, ExternalSecretStatus},
+    engine::plan::Repairs,
+    name::ObjectKey,
+};
+
+/// What was handled last, and what its outcome rests on: while all of it stands, there is nothing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handled {
+    pub generation: i64,
+    pub inputs: String,
+    pub token: Option<String>,
+    /// Stores without a session, by reason.
+    pub unconnected: String,
+}
+
+/// Why the target could not be written: it is judged again when this changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// UID and resource version of what stands there.
+    pub by: Option<(String, String)>,
+    pub rival: Option<String>,
+}
+
+/// A status that was written, and the object that it was computed from.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub base: String,
+    pub version: String,
+    pub status: ExternalSecretStatus,
+}
+
+/// One object's memory.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub uid: String,
+    pub handled: Option<Handled>,
+    pub blocked: Option<Blocked>,
+    pub written: Option<Written>,
+    /// Somebody wants a look that saw everything from this moment on.
+    pub wake: Option<Instant>,
+    /// Failures of the API server in a row.
+    pub failures: u32,
+    pub repairs: Repairs,
+    pub recreated: Option<Timestamp>,
+}
+
+impl Memory {
+    /// The status as last known and the resource version to patch it at: the cache may lag behind our own write.
+    #[must_use]
+    pub fn status_of(&self, object: &ExternalSecret) -> (ExternalSecretStatus, String) {
+        let version = object.metadata.resource_version.clone().unwrap_or_default();
+        match &self.written {
+            Some(written) if written.base == version => (written.status.clone(), written.version.clone()),
+            _ => (object.status.clone().unwrap_or_default(), version),
+        }
+    }
+
+    /// The pause after another failure: doubles from `first` to `longest`.
+    pub fn fail(&mut self, first: Duration, longest: Duration) -> Duration {
+        let pause = first.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+}
+
+/// All memories. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Memories(Arc<Mutex<HashMap<ObjectKey, Memory>>>);
+
+impl Memories {
+    /// Works on one memory; an object that was deleted and made again starts with an empty one.
+    pub fn with<T>(&self, object: &ObjectKey, uid: &str, work: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = map.entry(object.clone()).or_default();
+        if memory.uid != uid {
+            let wake = memory.wake;
+            *memory = Memory { uid: uid.to_owned(), wake, ..Memory::default() };
+        }
+        work(memory)
+    }
+
+    /// Notes that somebody wants a look.
+    pub fn wake(&self, object: &ObjectKey, not_before: Instant) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = map.entry(object.clone()).or_default();
+        memory.wake = Some(memory.wake.map_or(not_before, |known| known.max(not_before)));
+    }
+
+    /// Forgets an object that is gone.
+    pub fn remove(&self, object: &ObjectKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Memories, Memory};
+    use crate::name::ObjectKey;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut memory = Memory::default();
+        let pauses: Vec<u64> = (0..6).map(|_| memory.fail(Duration::from_secs(1), Duration::from_secs(10)).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
+    }
+
+    #[test]
+    fn another_object_of_the_name_starts_anew() {
+        let (memories, key) = (Memories::default(), ObjectKey::new("ns", "a"));
+        memories.with(&key, "one", |memory| memory.failures = 3);
+        assert_eq!(memories.with(&key, "one", |memory| memory.failures), 3);
+        assert_eq!(memories.with(&key, "two", |memory| memory.failures), 0);
+        memories.remove(&key);
+        assert!(memories.is_empty());
+    }
+}

@@ -1,0 +1,247 @@
+//! Runs the reconciles: wires watches, poller and stages together, and keeps what the process remembers of each object.
+//!
+//! Must not be here: decisions (they are in `engine` and below), calls to the API server (they are in `cluster`).
+
+pub mod memory;
+mod reconcile;
+mod triggers;
+
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use kube::{
+    ResourceExt,
+    runtime::{
+        Controller,
+        controller::{self, Action},
+        reflector::{ObjectRef, Store},
+    },
+};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backend::Settings,
+    cluster::{Cluster, ClusterError},
+    crd::v1alpha1::ExternalSecret,
+    digest::DigestKey,
+    engine::{fetch::Sessions, resolve::World},
+    governor::{Governor, Limits},
+    metrics::Metrics,
+    name::ObjectKey,
+    refresh::{Refresh, Wake},
+    schedule::{Timings, WallClock},
+};
+use memory::Memories;
+use triggers::Watches;
+
+/// Everything that the controller needs to run.
+pub struct Setup {
+    pub cluster: Cluster,
+    /// The operator's own namespace: its Lease and its MAC key live there.
+    pub namespace: String,
+    pub settings: Settings,
+    pub timings: Timings,
+    /// Namespaces whose objects are never served.
+    pub protected: BTreeSet<String>,
+    /// Objects reconciled at the same time.
+    pub concurrency: u16,
+    /// Calls in flight to one store.
+    pub store_concurrency: usize,
+    /// The caught-up mark of the last leader.
+    pub since: Option<Timestamp>,
+    pub clock: WallClock,
+    pub metrics: Metrics,
+    pub shutdown: CancellationToken,
+}
+
+/// Until when everything due was looked at and delivered; nothing before the controller runs. Filled by [`run`].
+pub type CaughtUp = Arc<OnceLock<Refresh>>;
+
+/// Why the controller ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    #[error("the key for digests cannot be read or made: {0}")]
+    DigestKey(ClusterError),
+    #[error("a watch ended")]
+    WatchEnded,
+    #[error("the poller ended")]
+    PollerEnded,
+}
+
+/// What every reconcile uses.
+struct Context {
+    world: World,
+    cluster: Cluster,
+    sessions: Sessions,
+    refresh: Refresh,
+    key: DigestKey,
+    timings: Timings,
+    memories: Memories,
+    metrics: Metrics,
+    clock: WallClock,
+    trigger: Trigger,
+    arrivals: Arrivals,
+}
+
+/// Asks for a reconcile. Cheap to clone.
+#[derive(Clone)]
+struct Trigger(UnboundedSender<ObjectRef<ExternalSecret>>);
+
+impl Trigger {
+    fn send(&self, object: &ObjectKey) {
+        // A closed channel means that the controller is ending.
+        let _ = self.0.send(ObjectRef::new(&object.name).within(&object.namespace));
+    }
+}
+
+/// Counts the objects that existed at start and were not yet reconciled once: until all were, the caught-up mark stays.
+#[derive(Clone)]
+struct Arrivals(Arc<std::sync::Mutex<Option<BTreeSet<ObjectKey>>>>);
+
+impl Arrivals {
+    fn expect(objects: &Store<ExternalSecret>) -> Self {
+        let keys = objects.state().iter().map(|object| crate::engine::resolve::object_key(object)).collect();
+        Self(Arc::new(std::sync::Mutex::new(Some(keys))))
+    }
+
+    /// Notes one; true when it was the last.
+    fn note(&self, object: &ObjectKey) -> bool {
+        let mut left = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(keys) = left.as_mut() else { return false };
+        keys.remove(object);
+        let is_last = keys.is_empty();
+        if is_last {
+            *left = None;
+        }
+        is_last
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref().is_none_or(BTreeSet::is_empty)
+    }
+}
+
+/// Runs until `shutdown`, then drains the reconciles that are under way.
+///
+/// # Errors
+/// When something that must go on has ended: the process must end too.
+pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send) -> Result<(), ControllerError> {
+    let shutdown = setup.shutdown.clone();
+    let key = digest_key(&setup).await?;
+    let limits = Limits { concurrency: setup.store_concurrency, call_timeout: setup.settings.call_timeout, shrink: setup.timings.shrink };
+    let governor = Governor::new(limits, setup.clock.clone());
+    let (refresh, wakes) = Refresh::new(governor.clone(), key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
+    let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings));
+    let (sender, triggers) = unbounded_channel();
+    let watches = Watches::new(&setup.cluster, setup.protected, Trigger(sender), sessions.clone(), refresh.clone());
+    let mut background = tokio::spawn(watches.tasks);
+    tokio::select! {
+        is_synced = watches.synced => if !is_synced { return Err(ControllerError::WatchEnded) },
+        _ = &mut background => return Err(ControllerError::WatchEnded),
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    ready();
+    let context = Arc::new(Context {
+        arrivals: Arrivals::expect(&watches.objects),
+        world: watches.world,
+        cluster: setup.cluster,
+        sessions,
+        refresh: refresh.clone(),
+        key,
+        timings: setup.timings,
+        memories: watches.memories,
+        metrics: setup.metrics,
+        clock: setup.clock,
+        trigger: watches.trigger,
+    });
+    if context.arrivals.is_over() {
+        refresh.all_registered();
+    }
+    let _ = caught_up.set(refresh.clone());
+    let poller_stop = CancellationToken::new();
+    let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone()));
+    let waking = tokio::spawn(forward(wakes, context.memories.clone(), context.trigger.clone()));
+    let ended = tokio::select! {
+        () = reconciles(context, watches.objects, triggers, setup.concurrency, shutdown) => Ok(()),
+        _ = background => Err(ControllerError::WatchEnded),
+        _ = poller => Err(ControllerError::PollerEnded),
+    };
+    poller_stop.cancel();
+    waking.abort();
+    ended
+}
+
+async fn refresh_run(refresh: Refresh, stop: CancellationToken) {
+    if let Err(error) = refresh.run(stop).await {
+        tracing::error!(%error, "the poller ended");
+    }
+}
+
+/// The MAC key; waits for an API server that cannot answer, because nothing works without.
+async fn digest_key(setup: &Setup) -> Result<DigestKey, ControllerError> {
+    let mut pause = setup.timings.backoff;
+    loop {
+        match setup.cluster.digest_key(&setup.namespace).await {
+            Ok(key) => return Ok(key),
+            Err(ClusterError::Unavailable(why)) if !setup.shutdown.is_cancelled() => {
+                tracing::warn!(why, "the key for digests cannot be read yet");
+                tokio::select! {
+                    () = pausing(pause) => {}
+                    () = setup.shutdown.cancelled() => {}
+                }
+                pause = (pause * 2).min(setup.timings.backoff_max);
+            }
+            Err(error) => return Err(ControllerError::DigestKey(error)),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the start waits here for the API server; no reconcile does")]
+async fn pausing(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// Hands the poller's wakes to the queue.
+async fn forward(mut wakes: UnboundedReceiver<Wake>, memories: Memories, trigger: Trigger) {
+    while let Some(wake) = wakes.recv().await {
+        tracing::debug!(object = %wake.object, cause = ?wake.cause, "woken");
+        memories.wake(&wake.object, wake.not_before);
+        trigger.send(&wake.object);
+    }
+}
+
+async fn reconciles(
+    context: Arc<Context>,
+    objects: Store<ExternalSecret>,
+    triggers: UnboundedReceiver<ObjectRef<ExternalSecret>>,
+    concurrency: u16,
+    shutdown: CancellationToken,
+) {
+    let triggers = futures::stream::unfold(triggers, |mut triggers| async move { triggers.recv().await.map(|object| (object, triggers)) });
+    let config = controller::Config::default().concurrency(concurrency);
+    Controller::for_stream(futures::stream::pending(), objects)
+        .with_config(config)
+        .reconcile_on(triggers)
+        .graceful_shutdown_on(async move { shutdown.cancelled().await })
+        .run(guarded, |_, _: &Infallible, _| Action::await_change(), context)
+        .for_each(|_| futures::future::ready(()))
+        .await;
+}
+
+/// A panic in one reconcile is that object's bug, not the end of the others.
+async fn guarded(object: Arc<ExternalSecret>, context: Arc<Context>) -> Result<Action, Infallible> {
+    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+    let reconcile = AssertUnwindSafe(reconcile::reconcile(object, &context)).catch_unwind().await;
+    Ok(reconcile.unwrap_or_else(|_| {
+        tracing::error!(namespace, name, "a reconcile panicked: this is a bug of Keyferry; the object waits for a change");
+        Action::await_change()
+    }))
+}

@@ -1,0 +1,447 @@
+//! One reconcile: the stages in a row, and what the process remembers of it.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::runtime::controller::Action;
+use tokio::time::Instant;
+
+use super::{
+    Context,
+    memory::{Blocked, Handled, Memory, Written},
+};
+use crate::{
+    cluster::ClusterError,
+    crd::v1alpha1::{EntryState, ExternalSecret, RefreshPolicy},
+    engine::{
+        apply::{self, Done},
+        fetch::{self, Connected, Fetched},
+        plan::{self, Seen, Snapshot, WriteKind, record::Record, standing},
+        report::{self, Outcome},
+        resolve::{self, Judged, Request},
+    },
+    fault::{Class, Fault, Reason, Retry, retry},
+    governor::Priority,
+    item::{Item, Reading, Sighting},
+    name::ObjectKey,
+    refresh::{Absence, RegisteredItem, Registration},
+    schedule::due::{Due, Standing, TargetState, due},
+};
+
+/// Reconciles one object: what the cache shows of it now, up to what its status says of it then.
+pub async fn reconcile(object: Arc<ExternalSecret>, context: &Context) -> Action {
+    let key = resolve::object_key(&object);
+    let action = Reconcile::begin(object, &key, context).run().await;
+    if context.arrivals.note(&key) {
+        context.refresh.all_registered();
+    }
+    action
+}
+
+/// The state of one run: what it began with, and the stage results that later stages and the report share.
+struct Reconcile<'a> {
+    context: &'a Context,
+    key: &'a ObjectKey,
+    object: Arc<ExternalSecret>,
+    memory: Memory,
+    /// The resource version at which a status may be written.
+    version: String,
+    now: Timestamp,
+    began: Instant,
+}
+
+impl<'a> Reconcile<'a> {
+    /// Takes the wake out of the memory: whoever asks from now on asks again.
+    fn begin(object: Arc<ExternalSecret>, key: &'a ObjectKey, context: &'a Context) -> Self {
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let memory = context.memories.with(key, &uid, |memory| {
+            let taken = memory.clone();
+            memory.wake = None;
+            taken
+        });
+        Self { context, key, object, memory, version: String::new(), now: (context.clock)(), began: Instant::now() }
+    }
+
+    async fn run(mut self) -> Action {
+        let (status, version) = self.memory.status_of(&self.object);
+        self.version = version;
+        let request = resolve::resolve(&self.context.world, self.object.clone(), status, self.now);
+        if request.is_deleting || request.is_leaving {
+            self.context.refresh.forget(self.key);
+            return Action::await_change();
+        }
+        let judged = resolve::judge(request, &self.context.world.protected);
+        let connected = self.context.sessions.connect(&judged).await;
+        let standing = self.standing(&judged, &connected);
+        match due(&standing) {
+            Due::Nothing => self.rest(&judged, &connected),
+            Due::Suspended => {
+                self.context.refresh.forget(self.key);
+                self.report(&judged, &connected, Outcome::Suspended).await
+            }
+            Due::Kept => self.report(&judged, &connected, Outcome::Kept).await,
+            Due::Fetch => self.refresh(&judged, &connected, &standing).await,
+        }
+    }
+
+    fn standing(&self, judged: &Judged, connected: &Connected) -> Standing {
+        let request = &judged.request;
+        let is_blocked = self.memory.blocked.as_ref().is_some_and(|blocked| *blocked == blocked_by(request));
+        let target = if is_blocked {
+            TargetState::Unwritten
+        } else {
+            standing::state(
+                request.facts.as_deref(),
+                &self.context.key,
+                self.key,
+                &request.uid,
+                &request.target,
+                request.creation,
+                request.was_written(),
+            )
+        };
+        let is_unblocked = self.memory.blocked.is_some() && !is_blocked;
+        Standing {
+            is_suspended: request.is_suspended,
+            policy: request.policy,
+            is_settled: !is_unblocked && self.is_settled(judged, connected),
+            is_woken: self.memory.wake.is_some(),
+            target,
+            is_overdue: report::expiry(request, &request.status, &self.context.timings).is_some_and(|end| end <= self.now),
+        }
+    }
+
+    /// Whether this process handled exactly this, or, after a restart, the status says that somebody did.
+    fn is_settled(&self, judged: &Judged, connected: &Connected) -> bool {
+        let request = &judged.request;
+        if let Some(handled) = &self.memory.handled {
+            return *handled == handled_now(judged, connected);
+        }
+        let status = &request.status;
+        let is_suspended_no_more = crate::crd::condition::find(&status.conditions, crate::crd::condition::READY)
+            .is_some_and(|ready| ready.reason == Reason::Suspended.as_str());
+        status.observed_generation == Some(request.generation)
+            && status.inputs.as_deref() == Some(&judged.inputs)
+            && status.handled_refresh == request.token
+            && connected.values().all(Result::is_ok)
+            && !is_suspended_no_more
+            && report::stands(status)
+    }
+
+    /// Everything agrees: the poller looks on.
+    fn rest(&self, judged: &Judged, connected: &Connected) -> Action {
+        let record = self.record(&judged.request);
+        let failing = failing_entries(&judged.request);
+        self.register(judged, connected, |at, item| {
+            let known = record.as_ref().and_then(|record| record.item(item));
+            (known, failing.get(at).cloned().flatten())
+        });
+        self.remember(|memory| {
+            memory.handled.get_or_insert_with(|| handled_now(judged, connected));
+        });
+        self.context.refresh.settled(self.key, self.began);
+        self.wait_for_expiry(&judged.request, &judged.request.status)
+    }
+
+    fn record(&self, request: &Request) -> Option<Record> {
+        match standing::holding(request.facts.as_deref(), &self.context.key, self.key, &request.target) {
+            standing::Holding::Ours(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Fetch, plan, apply, report.
+    async fn refresh(self, judged: &Judged, connected: &Connected, standing: &Standing) -> Action {
+        if standing.target == TargetState::Missing {
+            match self.may_recreate(&judged.request).await {
+                Ok(None) => {}
+                Ok(Some(wait)) => return self.again(wait),
+                Err(error) => return self.failed(&error),
+            }
+        }
+        // A look that woke the object is good enough for it, unless somebody asked for more than that since.
+        let not_before = self.memory.wake.filter(|_| standing.is_settled).map_or(self.began, |wake| wake.min(self.began));
+        let fetched = fetch::fetch(judged, connected, not_before, self.priority(&judged.request)).await;
+        let looks: Vec<_> = fetched.iter().flatten().filter_map(|look| look.as_ref().ok()).cloned().collect();
+        self.context.refresh.observe(self.key, &looks);
+        let snapshot = self.snapshot(judged, &fetched);
+        let plan = plan::plan(judged, &snapshot, &self.context.key, &self.repairs());
+        let done = apply::apply(&plan, self.key, &self.context.cluster, &self.context.world.targets).await;
+        self.note_writes(&done);
+        let macs = plan.macs.clone();
+        match report::outcome(&judged.request, plan, done) {
+            Ok(outcome) => {
+                let action = self.report(judged, connected, outcome).await;
+                self.register(judged, connected, |at, item| seen_of(&macs, &fetched, at, item));
+                action
+            }
+            Err(ClusterError::Changed) => self.judge_again(&judged.request).await,
+            Err(ClusterError::NamespaceTerminating) => Action::await_change(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// A deleted target comes back at once, but never more often than the timing says, and only while its object really lives: with
+    /// foreground deletion the Secret goes before its object.
+    async fn may_recreate(&self, request: &Request) -> Result<Option<Duration>, ClusterError> {
+        if let Some(wait) = self.memory.recreated.and_then(|at| left(at, self.context.timings.recreation, self.now)) {
+            return Ok(Some(wait));
+        }
+        match self.context.cluster.is_alive(self.key, &request.uid).await {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(Duration::MAX)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn priority(&self, request: &Request) -> Priority {
+        if request.status.observed_generation == Some(request.generation) { Priority::Changed } else { Priority::Fresh }
+    }
+
+    fn snapshot(&self, judged: &Judged, fetched: &Fetched) -> Snapshot {
+        judged
+            .verdicts
+            .iter()
+            .zip(fetched)
+            .map(|(verdict, look)| {
+                let item = verdict.as_ref().ok()?.get();
+                let sighting = match look.as_ref()? {
+                    Ok(look) => look.sighting.clone(),
+                    Err(fault) => Sighting::Value(Reading::Unknown(fault.clone())),
+                };
+                Some(Seen {
+                    sighting,
+                    is_absence_confirmed: self.context.refresh.absence(item) == Absence::Confirmed,
+                    is_braked: self.context.refresh.is_braked(&item.store),
+                })
+            })
+            .collect()
+    }
+
+    fn repairs(&self) -> plan::Repairs {
+        plan::Repairs { window: self.context.timings.repair_window, ..self.memory.repairs.clone() }
+    }
+
+    fn note_writes(&self, done: &Done) {
+        let (now, window) = (self.now, self.context.timings.repair_window);
+        self.remember(|memory| {
+            if done.wrote == Some(WriteKind::Recreate) {
+                memory.recreated = Some(now);
+            }
+            for key in &done.restored {
+                memory.repairs.restored.entry(key.clone()).or_default().push(now);
+            }
+            memory.repairs.restored.retain(|_, times| {
+                times.retain(|at| left(*at, window, now).is_some());
+                !times.is_empty()
+            });
+        });
+    }
+
+    /// Writes what became of it; the outcome stands from here on.
+    async fn report(&self, judged: &Judged, connected: &Connected, outcome: Outcome) -> Action {
+        let request = &judged.request;
+        let next = report::status(judged, &outcome, &self.context.timings);
+        if next != request.status {
+            match self.context.cluster.patch_status(self.key, &self.version, &next).await {
+                Ok(version) => self.remember(|memory| {
+                    let base = self.object.metadata.resource_version.clone().unwrap_or_default();
+                    memory.written = Some(Written { base, version: version.unwrap_or_default(), status: next.clone() });
+                }),
+                Err(ClusterError::NotFound | ClusterError::NamespaceTerminating) => return Action::await_change(),
+                Err(error) => return self.failed(&error),
+            }
+            for event in report::events(request, &outcome, &next) {
+                if let Err(error) = self.context.cluster.publish(&self.object, &event).await {
+                    tracing::debug!(%error, "an event could not be published");
+                }
+            }
+        }
+        self.context.metrics.reconciled(reason_of(&outcome));
+        let fault = match &outcome {
+            Outcome::Faulty { fault, .. } => Some(fault),
+            Outcome::Synced { .. } | Outcome::Suspended | Outcome::Kept => None,
+        };
+        let blocked = fault.filter(|fault| fault.class == Class::Conflict).map(|_| self.blocked_now(request));
+        let is_failing = fault.is_some_and(|fault| retry(fault) == Retry::ObjectBackoff);
+        self.remember(|memory| {
+            memory.handled = (!is_failing).then(|| handled_now(judged, connected));
+            memory.blocked = blocked;
+            if !is_failing {
+                memory.failures = 0;
+            }
+        });
+        self.context.refresh.settled(self.key, self.began);
+        if let (true, Some(fault)) = (is_failing, fault) {
+            tracing::warn!(object = %self.key, reason = %fault.reason, "tried again later");
+            return Action::requeue(self.pause());
+        }
+        self.next_time(request, &next, fault)
+    }
+
+    /// When nothing happens meanwhile: the staleness limit, or the end of a repair pause.
+    fn next_time(&self, request: &Request, next: &crate::crd::v1alpha1::ExternalSecretStatus, fault: Option<&Fault>) -> Action {
+        if fault.is_some_and(|fault| fault.reason == Reason::Conflict) && request.was_written() {
+            self.remember(|memory| memory.blocked = Some(self.blocked_now(request)));
+            return Action::requeue(self.context.timings.repair_window);
+        }
+        self.wait_for_expiry(request, next)
+    }
+
+    fn wait_for_expiry(&self, request: &Request, status: &crate::crd::v1alpha1::ExternalSecretStatus) -> Action {
+        match report::expiry(request, status, &self.context.timings) {
+            Some(end) => Action::requeue(until(end, self.now).max(Duration::from_millis(10))),
+            None => Action::await_change(),
+        }
+    }
+
+    fn blocked_now(&self, request: &Request) -> Blocked {
+        let facts = self.context.world.targets.get(&request.target_key());
+        Blocked { by: facts.map(|facts| (facts.uid.clone(), facts.resource_version.clone())), rival: request.rival.clone() }
+    }
+
+    /// The target is not what the cache showed: one live look, then the stages anew.
+    async fn judge_again(&self, request: &Request) -> Action {
+        match self.context.cluster.target(&self.key.namespace, &request.target).await {
+            Ok(Some(facts)) => {
+                self.context.world.targets.put(request.target_key(), facts, true);
+            }
+            Ok(None) => {
+                self.context.world.targets.remove(&request.target_key());
+            }
+            Err(error) => return self.failed(&error),
+        }
+        let is_first = self.memory.failures == 0;
+        let pause = self.pause();
+        self.again(if is_first { Duration::ZERO } else { pause })
+    }
+
+    /// The API server failed: nothing is settled, the wake stays.
+    fn failed(&self, error: &ClusterError) -> Action {
+        let pause = self.pause();
+        tracing::warn!(object = %self.key, %error, pause = ?pause, "the API server failed; tried again later");
+        self.again(pause)
+    }
+
+    fn pause(&self) -> Duration {
+        let timings = &self.context.timings;
+        self.context.memories.with(self.key, &self.memory.uid, |memory| memory.fail(timings.backoff, timings.backoff_max))
+    }
+
+    fn again(&self, wait: Duration) -> Action {
+        if let Some(wake) = self.memory.wake {
+            self.context.memories.wake(self.key, wake);
+        }
+        self.remember(|memory| memory.handled = None);
+        if wait == Duration::MAX { Action::await_change() } else { Action::requeue(wait) }
+    }
+
+    fn remember(&self, work: impl FnOnce(&mut Memory)) {
+        self.context.memories.with(self.key, &self.memory.uid, work);
+    }
+
+    /// Hands the items to the poller. `seen` says what the object dealt with last and whether the look fails.
+    fn register(
+        &self,
+        judged: &Judged,
+        connected: &Connected,
+        seen: impl Fn(usize, &Item) -> (Option<crate::digest::ShortMac>, Option<Fault>),
+    ) {
+        let request = &judged.request;
+        let is_done = request.policy == RefreshPolicy::CreatedOnce && request.was_written();
+        if is_done || judged.verdicts.iter().any(Result::is_err) {
+            self.context.refresh.forget(self.key);
+            return;
+        }
+        let entries = request.entries();
+        let items = entries
+            .iter()
+            .zip(&judged.verdicts)
+            .enumerate()
+            .filter_map(|(at, (entry, verdict))| {
+                let item = verdict.as_ref().ok()?.clone();
+                let session = connected.get(&request.store_of(entry))?.as_ref().ok()?.clone();
+                let (known, failing) = seen(at, item.get());
+                Some(RegisteredItem { item, session, known, failing })
+            })
+            .collect();
+        self.context.refresh.register(Registration {
+            object: self.key.clone(),
+            uid: request.uid.clone(),
+            interval: request.interval,
+            items,
+        });
+    }
+}
+
+fn reason_of(outcome: &Outcome) -> Reason {
+    match outcome {
+        Outcome::Synced { .. } | Outcome::Kept => Reason::Synced,
+        Outcome::Faulty { fault, .. } => fault.reason,
+        Outcome::Suspended => Reason::Suspended,
+    }
+}
+
+fn handled_now(judged: &Judged, connected: &Connected) -> Handled {
+    let unconnected =
+        connected.iter().filter_map(|(store, session)| session.as_ref().err().map(|fault| format!("{store} {}", fault.reason)));
+    Handled {
+        generation: judged.request.generation,
+        inputs: judged.inputs.clone(),
+        token: judged.request.token.clone(),
+        unconnected: unconnected.collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn blocked_by(request: &Request) -> Blocked {
+    Blocked { by: request.facts.as_ref().map(|facts| (facts.uid.clone(), facts.resource_version.clone())), rival: request.rival.clone() }
+}
+
+/// What a fetch saw of an item, for the poller.
+fn seen_of(
+    macs: &[(Item, Option<crate::digest::ShortMac>)],
+    fetched: &Fetched,
+    at: usize,
+    item: &Item,
+) -> (Option<crate::digest::ShortMac>, Option<Fault>) {
+    let known = macs.iter().find(|(of, _)| of == item).and_then(|(_, mac)| *mac);
+    let failing = match fetched.get(at) {
+        Some(Some(Ok(look))) => match &look.sighting {
+            Sighting::Value(Reading::Absent(fault) | Reading::Unknown(fault)) | Sighting::Found(Err(fault)) => Some(fault.clone()),
+            Sighting::Value(Reading::Found(_)) | Sighting::Found(Ok(_)) => None,
+        },
+        Some(Some(Err(fault))) => Some(fault.clone()),
+        Some(None) | None => None,
+    };
+    (known, failing)
+}
+
+/// After a restart: which entries were failing, as the status records them, by the index of the entry.
+fn failing_entries(request: &Request) -> Vec<Option<Fault>> {
+    request
+        .entries()
+        .iter()
+        .map(|entry| {
+            let name = entry.place.to_string();
+            let known = request.status.entries.iter().find(|known| known.name == name)?;
+            let (class, reason) = match known.state {
+                EntryState::Current | EntryState::Invalid => return None,
+                EntryState::Absent => (Class::Absent, Reason::NotFound),
+                EntryState::Denied => (Class::Denied, Reason::AccessDenied),
+                EntryState::Unavailable => (Class::Unavailable, Reason::ProviderUnavailable),
+                EntryState::Throttled => (Class::Throttled { after: None }, Reason::Throttled),
+            };
+            Some(Fault::new(class, Reason::parse(&known.reason).unwrap_or(reason), "as before the restart"))
+        })
+        .collect()
+}
+
+/// What is left of `limit` since `at`; none when it is over.
+fn left(at: Timestamp, limit: Duration, now: Timestamp) -> Option<Duration> {
+    let limit = SignedDuration::try_from(limit).ok()?;
+    Some(until(at.checked_add(limit).ok()?, now)).filter(|left| !left.is_zero())
+}
+
+fn until(end: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(end.duration_since(now)).unwrap_or_default()
+}

@@ -1,0 +1,357 @@
+//! From what the watches see to the objects that it concerns. What did not change wakes nobody.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, pin_mut};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Resource, ResourceExt,
+    core::PartialObjectMeta,
+    runtime::{reflector::Store, watcher::Event},
+};
+use tokio::sync::oneshot;
+
+use super::{Trigger, memory::Memories};
+use crate::{
+    cluster::{
+        Cluster,
+        target::{TargetIndex, TargetName},
+        watch::SecretEvent,
+    },
+    crd::v1alpha1::{CONFIRM_ABSENCE_ANNOTATION, ClusterSecretStore, ExternalSecret, REFRESH_ANNOTATION, SecretStore},
+    engine::{
+        fetch::Sessions,
+        resolve::{Claims, World, object_key, stores_of},
+    },
+    name::{ObjectKey, StoreName},
+    refresh::Refresh,
+};
+
+/// The watches and what they feed.
+pub struct Watches {
+    pub objects: Store<ExternalSecret>,
+    pub world: World,
+    pub memories: Memories,
+    pub trigger: Trigger,
+    /// All of them; ends only when one of them does.
+    pub tasks: BoxFuture<'static, ()>,
+    /// Resolves when every cache holds a full list; false when one of them never will.
+    pub synced: BoxFuture<'static, bool>,
+}
+
+impl Watches {
+    /// Five watches: objects, both kinds of stores, namespaces, and the metadata of Secrets.
+    pub fn new(cluster: &Cluster, protected: BTreeSet<String>, trigger: Trigger, sessions: Sessions, refresh: Refresh) -> Self {
+        let (objects, object_events) = cluster.reflect::<ExternalSecret>();
+        let (secret_stores, store_events) = cluster.reflect::<SecretStore>();
+        let (cluster_stores, cluster_store_events) = cluster.reflect::<ClusterSecretStore>();
+        let (namespaces, namespace_events) = cluster.namespaces();
+        let secret_events = cluster.secrets();
+        let world = World {
+            secret_stores,
+            cluster_stores,
+            namespaces,
+            targets: TargetIndex::default(),
+            claims: Claims::default(),
+            protected: Arc::new(protected),
+        };
+        let memories = Memories::default();
+        let watcher = Watcher {
+            objects: objects.clone(),
+            world: world.clone(),
+            memories: memories.clone(),
+            trigger: trigger.clone(),
+            sessions,
+            refresh,
+        };
+        let (secrets_listed, secrets) = oneshot::channel();
+        let synced = synced(world.clone(), objects.clone(), secrets).boxed();
+        let tasks = async move {
+            tokio::select! {
+                () = watcher.clone().objects(object_events) => {}
+                () = watcher.clone().stores(store_events, |store| StoreName::Namespaced {
+                    namespace: store.namespace().unwrap_or_default(),
+                    name: store.name_any(),
+                }) => {}
+                () = watcher.clone().stores(cluster_store_events, |store| StoreName::Cluster { name: store.name_any() }) => {}
+                () = watcher.clone().namespaces(namespace_events) => {}
+                () = watcher.clone().secrets(secret_events, secrets_listed) => {}
+            }
+        };
+        Self { objects, world, memories, trigger, tasks: tasks.boxed(), synced }
+    }
+}
+
+async fn synced(world: World, objects: Store<ExternalSecret>, secrets: oneshot::Receiver<()>) -> bool {
+    objects.wait_until_ready().await.is_ok()
+        && world.secret_stores.wait_until_ready().await.is_ok()
+        && world.cluster_stores.wait_until_ready().await.is_ok()
+        && world.namespaces.wait_until_ready().await.is_ok()
+        && secrets.await.is_ok()
+}
+
+/// What the handlers of events work on.
+#[derive(Clone)]
+struct Watcher {
+    objects: Store<ExternalSecret>,
+    world: World,
+    memories: Memories,
+    trigger: Trigger,
+    sessions: Sessions,
+    refresh: Refresh,
+}
+
+/// The last known mark of each thing of a kind: an event that leaves it as it was is no news.
+struct Marks<K, M> {
+    known: HashMap<K, M>,
+    /// During a full list: what it showed.
+    listed: Option<HashMap<K, M>>,
+}
+
+/// What an event means.
+struct News<K> {
+    changed: Vec<K>,
+    gone: Vec<K>,
+}
+
+impl<K: Clone + Eq + std::hash::Hash, M: PartialEq> Marks<K, M> {
+    fn new() -> Self {
+        Self { known: HashMap::new(), listed: None }
+    }
+
+    /// Takes an event in. During a full list nothing is news until the list is complete, because the cache changes only then.
+    fn take<T>(&mut self, event: &Event<T>, mark: impl Fn(&T) -> (K, M)) -> News<K> {
+        let mut news = News { changed: Vec::new(), gone: Vec::new() };
+        match event {
+            Event::Init => self.listed = Some(HashMap::new()),
+            Event::InitApply(thing) => {
+                let (key, mark) = mark(thing);
+                self.listed.get_or_insert_default().insert(key, mark);
+            }
+            Event::InitDone => {
+                let listed = self.listed.take().unwrap_or_default();
+                news.gone = self.known.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
+                news.changed =
+                    listed.iter().filter(|(key, mark)| self.known.get(*key) != Some(*mark)).map(|(key, _)| key.clone()).collect();
+                self.known = listed;
+            }
+            Event::Apply(thing) => {
+                let (key, mark) = mark(thing);
+                if self.known.get(&key) != Some(&mark) {
+                    news.changed.push(key.clone());
+                    self.known.insert(key, mark);
+                }
+            }
+            Event::Delete(thing) => {
+                let (key, _) = mark(thing);
+                self.known.remove(&key);
+                news.gone.push(key);
+            }
+        }
+        news
+    }
+}
+
+impl Watcher {
+    async fn objects(self, events: impl Stream<Item = Event<ExternalSecret>>) {
+        let mut marks = Marks::new();
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            let news = marks.take(&event, object_mark);
+            for key in news.gone {
+                self.forget(&key);
+            }
+            for key in news.changed {
+                if let Some(object) = self.objects.get(&reference(&key))
+                    && self.world.claims.put(&object)
+                {
+                    self.wake_rivals(&key);
+                }
+                self.trigger.send(&key);
+            }
+        }
+    }
+
+    /// An object is gone: whoever wanted its target may have it now.
+    fn forget(&self, key: &ObjectKey) {
+        let target = self.world.claims.remove(key);
+        self.refresh.forget(key);
+        self.memories.remove(key);
+        if let Some(target) = target {
+            self.wake_claimants(&target);
+        }
+    }
+
+    fn wake_rivals(&self, key: &ObjectKey) {
+        if let Some(target) = self.world.claims.target_of(key) {
+            for rival in self.world.claims.of(&target).iter().filter(|rival| *rival != key) {
+                self.trigger.send(rival);
+            }
+        }
+    }
+
+    fn wake_claimants(&self, target: &TargetName) {
+        for object in self.world.claims.of(target) {
+            self.trigger.send(&object);
+        }
+    }
+
+    async fn stores<K>(self, events: impl Stream<Item = Event<K>>, name: impl Fn(&K) -> StoreName)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let mut marks = Marks::new();
+        let mut uids: HashMap<StoreName, String> = HashMap::new();
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            if let Event::Apply(store) | Event::InitApply(store) = &event {
+                let uid = store.uid().unwrap_or_default();
+                if let Some(former) = uids.insert(name(store), uid.clone()).filter(|former| *former != uid) {
+                    self.sessions.close(&former);
+                }
+            }
+            let confirmed = confirmed(&event);
+            let news = marks.take(&event, |store| (name(store), store_mark(store)));
+            for store in &news.gone {
+                if let Some(uid) = uids.remove(store) {
+                    self.sessions.close(&uid);
+                }
+            }
+            if let Some(uid) = confirmed.filter(|_| !news.changed.is_empty()) {
+                self.refresh.confirm_absence(&uid);
+            }
+            self.wake_users(&news.changed.into_iter().chain(news.gone).collect());
+        }
+    }
+
+    fn wake_users(&self, stores: &BTreeSet<StoreName>) {
+        if stores.is_empty() {
+            return;
+        }
+        for object in self.objects.state() {
+            if !stores.is_disjoint(&stores_of(&object)) {
+                self.trigger.send(&object_key(&object));
+            }
+        }
+    }
+
+    async fn namespaces(self, events: impl Stream<Item = Event<PartialObjectMeta<Namespace>>>) {
+        let mut marks = Marks::new();
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            let news = marks.take(&event, namespace_mark);
+            if news.changed.is_empty() {
+                continue;
+            }
+            let changed: BTreeSet<String> = news.changed.into_iter().collect();
+            for object in self.objects.state() {
+                let key = object_key(&object);
+                if changed.contains(&key.namespace) {
+                    self.trigger.send(&key);
+                }
+            }
+        }
+    }
+
+    async fn secrets(self, events: impl Stream<Item = SecretEvent>, listed: oneshot::Sender<()>) {
+        let mut listed = Some(listed);
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                SecretEvent::Seen(name, facts) => {
+                    self.credential_changed(&name, Some(&facts.resource_version));
+                    let is_wanted = self.world.claims.is_wanted(&name);
+                    if self.world.targets.put(name.clone(), facts, is_wanted) {
+                        self.wake_claimants(&name);
+                    }
+                }
+                SecretEvent::Gone(name) => self.secret_gone(&name),
+                SecretEvent::Listed(names) => {
+                    for name in self.world.targets.retain(&names) {
+                        self.secret_gone(&name);
+                    }
+                    if let Some(listed) = listed.take() {
+                        let _ = listed.send(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn secret_gone(&self, name: &TargetName) {
+        self.credential_changed(name, None);
+        self.world.targets.remove(name);
+        self.wake_claimants(name);
+    }
+
+    fn credential_changed(&self, name: &TargetName, version: Option<&str>) {
+        self.wake_users(&self.sessions.invalidate(name, version));
+    }
+}
+
+type ObjectMark = (Option<String>, Option<i64>, Option<String>, bool);
+
+/// What of an object matters: our own status writes do not.
+fn object_mark(object: &ExternalSecret) -> (ObjectKey, ObjectMark) {
+    let token = object.annotations().get(REFRESH_ANNOTATION).cloned();
+    (object_key(object), (object.uid(), object.metadata.generation, token, object.metadata.deletion_timestamp.is_some()))
+}
+
+fn store_mark<K: Resource>(store: &K) -> (Option<String>, Option<i64>, Option<String>) {
+    (store.uid(), store.meta().generation, store.annotations().get(CONFIRM_ABSENCE_ANNOTATION).cloned())
+}
+
+/// The store whose admin confirms that its keys are gone. Only a living event counts: a restart is no confirmation.
+fn confirmed<K: Resource>(event: &Event<K>) -> Option<String> {
+    match event {
+        Event::Apply(store) if store.annotations().contains_key(CONFIRM_ABSENCE_ANNOTATION) => store.uid(),
+        _ => None,
+    }
+}
+
+fn namespace_mark(namespace: &PartialObjectMeta<Namespace>) -> (String, (BTreeMap<String, String>, bool)) {
+    (namespace.name_any(), (namespace.labels().clone(), namespace.metadata.deletion_timestamp.is_some()))
+}
+
+fn reference(key: &ObjectKey) -> kube::runtime::reflector::ObjectRef<ExternalSecret> {
+    kube::runtime::reflector::ObjectRef::new(&key.name).within(&key.namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+
+    use super::Marks;
+
+    fn mark(thing: &(&'static str, u8)) -> (&'static str, u8) {
+        *thing
+    }
+
+    #[test]
+    fn only_what_changed_is_news() {
+        let mut marks = Marks::new();
+        assert_eq!(marks.take(&Event::Apply(("a", 1)), mark).changed, ["a"]);
+        assert!(marks.take(&Event::Apply(("a", 1)), mark).changed.is_empty());
+        assert_eq!(marks.take(&Event::Apply(("a", 2)), mark).changed, ["a"]);
+        assert_eq!(marks.take(&Event::Delete(("a", 2)), mark).gone, ["a"]);
+    }
+
+    #[test]
+    fn a_full_list_tells_at_its_end_what_came_changed_and_went() {
+        let mut marks = Marks::new();
+        for thing in [("kept", 1), ("changed", 1), ("gone", 1)] {
+            marks.take(&Event::Apply(thing), mark);
+        }
+        for event in [Event::Init, Event::InitApply(("kept", 1)), Event::InitApply(("changed", 2)), Event::InitApply(("new", 1))] {
+            let news = marks.take(&event, mark);
+            assert!(news.changed.is_empty() && news.gone.is_empty());
+        }
+        let mut news = marks.take(&Event::InitDone, mark);
+        news.changed.sort_unstable();
+        assert_eq!(news.changed, ["changed", "new"]);
+        assert_eq!(news.gone, ["gone"]);
+    }
+}

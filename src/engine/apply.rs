@@ -1,0 +1,71 @@
+//! Stage 5. WRITE: executes the steps in order; no choice is left to make.
+
+use crate::{
+    cluster::{
+        Cluster, ClusterError,
+        target::{TargetFacts, TargetIndex},
+    },
+    engine::plan::{DeleteCause, Plan, Step, Write, WriteKind},
+    name::ObjectKey,
+};
+
+/// What was done, up to the first step that failed.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// The target as the last write left it.
+    pub target: Option<TargetFacts>,
+    pub wrote: Option<WriteKind>,
+    pub restored: Vec<String>,
+    pub deleted: Option<DeleteCause>,
+    pub failure: Option<ClusterError>,
+}
+
+/// Executes a plan's steps; the index learns what was written before the watch tells.
+pub async fn apply(plan: &Plan, object: &ObjectKey, cluster: &Cluster, targets: &TargetIndex) -> Done {
+    let mut done = Done::default();
+    for step in &plan.steps {
+        let result = match step {
+            Step::Write(write) => apply_write(write, cluster, targets, &mut done).await,
+            Step::Delete { name, facts, cause } => delete(object, name, facts, *cause, cluster, targets, &mut done).await,
+        };
+        if let Err(failure) = result {
+            done.failure = Some(failure);
+            return done;
+        }
+    }
+    done
+}
+
+async fn apply_write(write: &Write, cluster: &Cluster, targets: &TargetIndex, done: &mut Done) -> Result<(), ClusterError> {
+    let facts = match cluster.apply_target(&write.body, &write.guard, &write.manager, false).await {
+        // The plan said which fields may be taken; anything else in the conflict stays its holder's.
+        Err(ClusterError::Held { fields, .. }) if fields.iter().all(|field| write.may_force.contains(field)) => {
+            cluster.apply_target(&write.body, &write.guard, &write.manager, true).await?
+        }
+        other => other?,
+    };
+    targets.put((write.body.namespace.clone(), write.body.name.clone()), facts.clone(), true);
+    done.target = Some(facts);
+    done.wrote = Some(write.kind);
+    done.restored.clone_from(&write.restored);
+    Ok(())
+}
+
+async fn delete(
+    object: &ObjectKey,
+    name: &str,
+    facts: &TargetFacts,
+    cause: DeleteCause,
+    cluster: &Cluster,
+    targets: &TargetIndex,
+    done: &mut Done,
+) -> Result<(), ClusterError> {
+    match cluster.delete_target(&object.namespace, name, facts).await {
+        Ok(()) | Err(ClusterError::NotFound) => {
+            targets.remove(&(object.namespace.clone(), name.to_owned()));
+            done.deleted = Some(cause);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

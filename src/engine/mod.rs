@@ -1,0 +1,8 @@
+//! The stages of a reconcile: resolve → access → due → fetch → plan → apply → report. Each takes one typed value and returns the
+//! next; none calls an earlier one.
+
+pub mod apply;
+pub mod fetch;
+pub mod plan;
+pub mod report;
+pub mod resolve;

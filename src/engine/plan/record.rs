@@ -1,0 +1,222 @@
+//! What a target says about itself: the annotation that makes it known, without reading it, what was written and by whom. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cluster::target::DIGEST_PREFIX,
+    digest::{DigestKey, ShortMac, sha256_hex},
+    item::{Item, Wanted},
+    name::ObjectKey,
+};
+
+/// Above this many bytes names and item ids become 4-byte hashes.
+const LONG: usize = 4096;
+/// Marks a hashed key name; no key of a Secret can contain it.
+const HASHED: char = '#';
+
+/// The annotation's content. It holds names and keyed MACs, never a value or a digest that could be tried out without the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Applied key names, sorted.
+    #[serde(rename = "k")]
+    pub keys: Vec<String>,
+    /// Id of the MAC key.
+    #[serde(rename = "id")]
+    pub key_id: String,
+    /// Hash of store UIDs and generations under which the values were found.
+    #[serde(rename = "s")]
+    pub stores: String,
+    /// One short MAC per item.
+    #[serde(rename = "i")]
+    pub items: BTreeMap<String, String>,
+    /// MAC over data, labels and type that we own.
+    pub data: String,
+    /// MAC over all of this and whose it is.
+    pub own: String,
+}
+
+/// Name of the annotation of an object on its target.
+#[must_use]
+pub fn annotation(object: &ObjectKey) -> String {
+    format!("{DIGEST_PREFIX}{}", &sha256_hex(&format!("ExternalSecret/{}", object.name))[..10])
+}
+
+/// Field manager of an object: stable over re-creation and restore; the API server takes 128 characters.
+#[must_use]
+pub fn field_manager(object: &ObjectKey) -> String {
+    if object.name.len() <= 100 {
+        format!("keyferry-kes-{}", object.name)
+    } else {
+        format!("keyferry-kes-{}", &sha256_hex(&object.name)[..32])
+    }
+}
+
+/// Everything a record is made of.
+pub struct Content<'a> {
+    pub keys: BTreeSet<&'a str>,
+    pub stores: &'a str,
+    pub items: &'a [(Item, ShortMac)],
+    pub data: String,
+}
+
+impl Record {
+    /// The record of a target that is about to be written.
+    #[must_use]
+    pub fn new(key: &DigestKey, object: &ObjectKey, target: &str, content: &Content<'_>) -> Self {
+        let names: usize = content.keys.iter().map(|name| name.len() + 3).sum();
+        let is_long = names + content.items.len() * 38 > LONG;
+        let name = |name: &str| if is_long { hashed(name) } else { name.to_owned() };
+        let digits = if is_long { 8 } else { 16 };
+        let mut keys: Vec<String> = content.keys.iter().map(|key| name(key)).collect();
+        keys.sort_unstable();
+        let mut record = Self {
+            keys,
+            key_id: key.id().to_owned(),
+            stores: content.stores.to_owned(),
+            items: content.items.iter().map(|(item, mac)| (item_id(item)[..digits].to_owned(), mac.to_hex())).collect(),
+            data: content.data.clone(),
+            own: String::new(),
+        };
+        record.own = record.ownership(key, object, target);
+        record
+    }
+
+    /// Reads an annotation; anything malformed is as good as none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The annotation's text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Whether this installation wrote it, for that object and target.
+    #[must_use]
+    pub fn is_valid(&self, key: &DigestKey, object: &ObjectKey, target: &str) -> bool {
+        self.own == self.ownership(key, object, target)
+    }
+
+    /// Whether it was written under another MAC key, so that nothing of it can be checked.
+    #[must_use]
+    pub fn is_of_another_key(&self, key: &DigestKey) -> bool {
+        self.key_id != key.id()
+    }
+
+    /// Whether a key's name is among the applied ones.
+    #[must_use]
+    pub fn has_key(&self, name: &str) -> bool {
+        let has = |wanted: &str| self.keys.binary_search_by(|known| known.as_str().cmp(wanted)).is_ok();
+        has(name) || has(&hashed(name))
+    }
+
+    /// The applied names that are not among `held` (hashed names stay hashed).
+    #[must_use]
+    pub fn missing_from(&self, held: &BTreeSet<String>) -> Vec<String> {
+        let hashes: BTreeSet<String> = held.iter().map(|name| hashed(name)).collect();
+        self.keys.iter().filter(|name| !held.contains(*name) && !hashes.contains(*name)).cloned().collect()
+    }
+
+    /// The MAC of an item, if it was found when this was written.
+    #[must_use]
+    pub fn item(&self, item: &Item) -> Option<ShortMac> {
+        let id = item_id(item);
+        self.items.get(&id[..16]).or_else(|| self.items.get(&id[..8])).and_then(|text| ShortMac::from_hex(text))
+    }
+
+    fn ownership(&self, key: &DigestKey, object: &ObjectKey, target: &str) -> String {
+        let whose = [object.namespace.as_str(), "ExternalSecret", &object.name, target, &self.key_id, &self.stores, &self.data];
+        let keys = self.keys.iter().map(String::as_str);
+        let items = self.items.iter().flat_map(|(id, mac)| [id.as_str(), mac.as_str()]);
+        key.mac("own", whose.into_iter().chain(["keys"]).chain(keys).chain(["items"]).chain(items).map(str::as_bytes)).to_hex()
+    }
+}
+
+fn hashed(name: &str) -> String {
+    format!("{HASHED}{}", &sha256_hex(name)[..8])
+}
+
+/// A stable id of an item: 64 hex digits, of which records keep the first.
+fn item_id(item: &Item) -> String {
+    let wanted = match &item.wanted {
+        Wanted::Value(value) => format!("value\n{}\n{}", value.key, value.version.as_deref().unwrap_or("\n")),
+        Wanted::Find(find) => format!("find\n{:?}\n{:?}\n{:?}", find.path.as_ref().map(ToString::to_string), find.regexp, find.allowed),
+    };
+    sha256_hex(&format!("{}\n{wanted}", item.store))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Content, Record, annotation, field_manager};
+    use crate::{
+        digest::DigestKey,
+        item::{Item, Wanted},
+        name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef},
+    };
+
+    fn item(key: &str) -> Item {
+        let key = RemoteKey::parse(ProviderKind::File, key).unwrap();
+        Item { store: "uid".to_owned(), wanted: Wanted::Value(RemoteRef { key, version: None }) }
+    }
+
+    fn record(key: &DigestKey, names: &[String]) -> Record {
+        let items: Vec<_> = names.iter().map(|name| (item(name), key.mac("value", [name.as_bytes()]).short())).collect();
+        let content = Content { keys: names.iter().map(String::as_str).collect(), stores: "s", items: &items, data: "d".to_owned() };
+        Record::new(key, &ObjectKey::new("ns", "app"), "app", &content)
+    }
+
+    #[test]
+    fn a_record_proves_whose_it_is_and_nothing_else_does() {
+        let (key, names) = (DigestKey::new(&[1; 32]), ["a".to_owned(), "b.c".to_owned()]);
+        let record = Record::parse(&record(&key, &names).to_text()).unwrap();
+        let app = ObjectKey::new("ns", "app");
+        assert!(record.is_valid(&key, &app, "app"));
+        assert!(!record.is_valid(&key, &ObjectKey::new("other", "app"), "app"), "copied into another namespace");
+        assert!(!record.is_valid(&key, &ObjectKey::new("ns", "app2"), "app"), "of another object");
+        assert!(!record.is_valid(&key, &app, "app2"), "copied to another Secret");
+        assert!(!record.is_valid(&DigestKey::new(&[2; 32]), &app, "app"), "of another installation");
+        let tampered = Record { keys: vec!["a".to_owned()], ..record.clone() };
+        assert!(!tampered.is_valid(&key, &app, "app"));
+        let tampered = Record { stores: "t".to_owned(), ..record };
+        assert!(!tampered.is_valid(&key, &app, "app"));
+    }
+
+    #[test]
+    fn names_and_items_are_found_again_short_and_long() {
+        let key = DigestKey::new(&[1; 32]);
+        for count in [3, 500] {
+            let names: Vec<String> = (0..count).map(|n| format!("some-key-{n:04}")).collect();
+            let record = record(&key, &names);
+            assert_eq!(record.to_text().contains("some-key"), count == 3, "long records hold hashes");
+            assert!(names.iter().all(|name| record.has_key(name)), "{count}");
+            assert!(!record.has_key("other"));
+            assert_eq!(record.item(&item(&names[0])), Some(key.mac("value", [names[0].as_bytes()]).short()));
+            assert_eq!(record.item(&item("other")), None);
+            let held: BTreeSet<String> = names[1..].iter().cloned().collect();
+            assert_eq!(record.missing_from(&held).len(), 1);
+            assert!(record.missing_from(&names.iter().cloned().collect()).is_empty());
+        }
+    }
+
+    #[test]
+    fn two_objects_have_two_annotations_and_managers() {
+        let (one, other) = (ObjectKey::new("ns", "a"), ObjectKey::new("ns", "b"));
+        assert_ne!(annotation(&one), annotation(&other));
+        assert_eq!(field_manager(&one), "keyferry-kes-a");
+        let long = ObjectKey::new("ns", "x".repeat(250));
+        assert!(field_manager(&long).len() <= 128);
+    }
+
+    #[test]
+    fn malformed_annotations_are_none() {
+        for text in ["", "{}", "[]", "{\"k\":1}"] {
+            assert_eq!(Record::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Whose a target is and how it stands against what was applied. Pure.
+
+use crate::{
+    cluster::target::TargetFacts,
+    crd::v1alpha1::CreationPolicy,
+    digest::DigestKey,
+    engine::plan::record::{Record, annotation, field_manager},
+    fault::{Fault, Reason},
+    name::ObjectKey,
+    schedule::due::TargetState,
+};
+
+/// Whose target it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing of that name.
+    Free,
+    /// It is being deleted: wait until it is gone.
+    Going,
+    /// Ours, by a valid annotation.
+    Ours(Record),
+    /// Ours by field manager only: the annotation is missing, malformed, or of another MAC key.
+    OursUnproven,
+    /// Another of our objects holds it.
+    Rival,
+    /// Anyone else's, by the name of its owner.
+    Foreign(String),
+}
+
+/// Tells whose a target is.
+#[must_use]
+pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey, target: &str) -> Holding {
+    let Some(facts) = facts else { return Holding::Free };
+    let name = annotation(object);
+    let record = facts.records.get(&name).and_then(|text| Record::parse(text));
+    if let Some(record) = record.filter(|record| record.is_valid(key, object, target)) {
+        return if facts.is_deleting { Holding::Going } else { Holding::Ours(record) };
+    }
+    if facts.is_deleting {
+        return Holding::Going;
+    }
+    if facts.applied_by(&field_manager(object)).is_some() {
+        return Holding::OursUnproven;
+    }
+    if facts.records.keys().any(|other| *other != name) {
+        return Holding::Rival;
+    }
+    Holding::Foreign(owner(facts))
+}
+
+/// Whoever owns a foreign Secret: its controller or owner, else the field manager that holds its data.
+fn owner(facts: &TargetFacts) -> String {
+    match (facts.owners.first(), facts.holders.iter().find(|holder| !holder.keys.is_empty()).or(facts.holders.first())) {
+        (Some((kind, name, _)), _) => format!("{kind} {name}"),
+        (None, Some(holder)) => format!("field manager {}", holder.manager),
+        (None, None) => "somebody else".to_owned(),
+    }
+}
+
+/// What of that which was applied is no longer ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// Applied keys that another manager took or somebody removed.
+    pub keys: Vec<String>,
+    /// Label, annotation or owner reference are not as applied.
+    pub has_metadata: bool,
+}
+
+impl Drift {
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.keys.is_empty() && !self.has_metadata
+    }
+}
+
+/// Compares the applied names with what our own *Apply* entry still holds.
+#[must_use]
+pub fn drift(facts: &TargetFacts, record: &Record, object: &ObjectKey, uid: &str, policy: CreationPolicy) -> Drift {
+    let none = std::collections::BTreeSet::new();
+    let held = facts.applied_by(&field_manager(object)).unwrap_or(&none);
+    let is_owned = facts.owners.iter().any(|(kind, _, owner)| kind == "ExternalSecret" && owner == uid);
+    let has_metadata = !facts.has_label || is_owned != (policy == CreationPolicy::Owner);
+    Drift { keys: record.missing_from(held), has_metadata }
+}
+
+/// The state that the due decision asks for. `was_written` says whether this object ever wrote this target.
+#[must_use]
+pub fn state(
+    facts: Option<&TargetFacts>,
+    key: &DigestKey,
+    object: &ObjectKey,
+    uid: &str,
+    target: &str,
+    policy: CreationPolicy,
+    was_written: bool,
+) -> TargetState {
+    if policy == CreationPolicy::None || !was_written {
+        return TargetState::Unwritten;
+    }
+    match (holding(facts, key, object, target), facts) {
+        (Holding::Free | Holding::Going, _) | (_, None) => TargetState::Missing,
+        (Holding::Ours(record), Some(facts)) if drift(facts, &record, object, uid, policy).is_none() => TargetState::InOrder,
+        _ => TargetState::Drifted,
+    }
+}
+
+/// Why nothing may be written there, if so.
+///
+/// # Errors
+/// `Conflict` or `NotOwned`, naming the holder and the remedy.
+pub fn may_write(holding: &Holding, target: &str, rival: Option<&str>) -> Result<(), Fault> {
+    match (holding, rival) {
+        (Holding::Ours(_) | Holding::OursUnproven, _) | (Holding::Free, None) => Ok(()),
+        (Holding::Free, Some(rival)) => Err(Fault::conflict(
+            Reason::Conflict,
+            format!("ExternalSecret {rival} is older and wants Secret {target} too: give one of them another target.name"),
+        )),
+        (Holding::Rival, rival) => {
+            let who = rival.map_or_else(|| "another ExternalSecret".to_owned(), |name| format!("ExternalSecret {name}"));
+            Err(Fault::conflict(Reason::Conflict, format!("{who} holds Secret {target}: give one of them another target.name")))
+        }
+        (Holding::Going, _) => {
+            Err(Fault::conflict(Reason::Conflict, format!("Secret {target} is being deleted: it is written when it is gone")))
+        }
+        (Holding::Foreign(owner), _) => Err(Fault::conflict(
+            Reason::NotOwned,
+            format!("Secret {target} exists and belongs to {owner}: choose another target.name or delete it"),
+        )),
+    }
+}

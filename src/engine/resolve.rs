@@ -1,0 +1,393 @@
+//! Stages 1 and 2. READ: gathers what one reconcile is about from the watch caches; then judges every reference, purely.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::{api::core::v1::Namespace, jiff::Timestamp};
+use kube::{
+    ResourceExt,
+    core::PartialObjectMeta,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use crate::{
+    access::{self, Asker, CredentialKey, Granted, SeenStore, StoreSpec},
+    cluster::target::{TargetFacts, TargetIndex, TargetName},
+    crd::{
+        condition,
+        v1alpha1::{
+            ClusterSecretStore, CreationPolicy, DeletionPolicy, Entry, ExternalSecret, ExternalSecretStatus, Provider, REFRESH_ANNOTATION,
+            RefreshPolicy, SecretStore,
+        },
+    },
+    digest::sha256_hex,
+    fault::{Fault, Reason},
+    item::Item,
+    name::{ObjectKey, StoreName},
+    schedule::duration,
+};
+
+/// How often a value is looked at when the object does not say: one hour.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// The caches that the watches feed. Cheap to clone.
+#[derive(Clone)]
+pub struct World {
+    pub secret_stores: Store<SecretStore>,
+    pub cluster_stores: Store<ClusterSecretStore>,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    pub targets: TargetIndex,
+    pub claims: Claims,
+    /// Namespaces whose objects are never served.
+    pub protected: Arc<BTreeSet<String>>,
+}
+
+/// Which objects want which target. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Claims(Arc<Mutex<ClaimMap>>);
+
+#[derive(Default)]
+struct ClaimMap {
+    by_target: HashMap<TargetName, BTreeSet<Claim>>,
+    by_object: HashMap<ObjectKey, (TargetName, Claim)>,
+}
+
+/// Older claims come first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    created: Option<Timestamp>,
+    uid: String,
+    object: ObjectKey,
+}
+
+impl Claims {
+    fn map(&self) -> std::sync::MutexGuard<'_, ClaimMap> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an object's wish; true when it is new or has changed. The target that it wanted before may have other claimants: they
+    /// see the change by the Secret that is deleted, or by their own next look.
+    pub fn put(&self, object: &ExternalSecret) -> bool {
+        let key = object_key(object);
+        let claim = Claim {
+            created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            uid: object.uid().unwrap_or_default(),
+            object: key.clone(),
+        };
+        let wanted = creation_policy(object) != CreationPolicy::None && object.metadata.deletion_timestamp.is_none();
+        let target = (key.namespace.clone(), target_name(object));
+        let mut map = self.map();
+        if wanted && map.by_object.get(&key).is_some_and(|(known, holder)| *known == target && *holder == claim) {
+            return false;
+        }
+        let had = map.remove(&key);
+        if wanted {
+            map.by_target.entry(target.clone()).or_default().insert(claim.clone());
+            map.by_object.insert(key, (target, claim));
+        }
+        wanted || had.is_some()
+    }
+
+    /// Forgets an object; the target that it wanted.
+    pub fn remove(&self, object: &ObjectKey) -> Option<TargetName> {
+        self.map().remove(object)
+    }
+
+    /// The target that an object wants.
+    #[must_use]
+    pub fn target_of(&self, object: &ObjectKey) -> Option<TargetName> {
+        self.map().by_object.get(object).map(|(target, _)| target.clone())
+    }
+
+    /// Whether somebody wants that target.
+    #[must_use]
+    pub fn is_wanted(&self, target: &TargetName) -> bool {
+        self.map().by_target.contains_key(target)
+    }
+
+    /// Who wants that target, the oldest first.
+    #[must_use]
+    pub fn of(&self, target: &TargetName) -> Vec<ObjectKey> {
+        self.map().by_target.get(target).into_iter().flatten().map(|claim| claim.object.clone()).collect()
+    }
+}
+
+impl ClaimMap {
+    fn remove(&mut self, object: &ObjectKey) -> Option<TargetName> {
+        let (target, claim) = self.by_object.remove(object)?;
+        if let Some(claims) = self.by_target.get_mut(&target) {
+            claims.remove(&claim);
+            if claims.is_empty() {
+                self.by_target.remove(&target);
+            }
+        }
+        Some(target)
+    }
+}
+
+/// A store as the watch shows it.
+#[derive(Clone)]
+pub enum StoreView {
+    Namespaced(Arc<SecretStore>),
+    Cluster(Arc<ClusterSecretStore>),
+}
+
+impl StoreView {
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.metadata().uid.as_deref().unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn generation(&self) -> i64 {
+        self.metadata().generation.unwrap_or_default()
+    }
+
+    /// The annotation of that name.
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.metadata().annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// The provider block's one member.
+    ///
+    /// # Errors
+    /// `InvalidSpec` when the block has none.
+    pub fn provider(&self) -> Result<Provider<'_>, Fault> {
+        self.spec()
+            .provider()
+            .provider()
+            .ok_or_else(|| Fault::invalid(Reason::InvalidSpec, "the store needs exactly one provider: set one"))
+    }
+
+    fn spec(&self) -> StoreSpec<'_> {
+        match self {
+            Self::Namespaced(store) => StoreSpec::Namespaced(&store.spec),
+            Self::Cluster(store) => StoreSpec::Cluster(&store.spec),
+        }
+    }
+
+    fn metadata(&self) -> &kube::core::ObjectMeta {
+        match self {
+            Self::Namespaced(store) => &store.metadata,
+            Self::Cluster(store) => &store.metadata,
+        }
+    }
+
+    fn seen<'a>(&'a self, name: &'a StoreName) -> SeenStore<'a> {
+        SeenStore { name, uid: self.uid(), spec: self.spec() }
+    }
+}
+
+/// What one reconcile is about.
+#[derive(Clone)]
+pub struct Request {
+    pub object: Arc<ExternalSecret>,
+    pub key: ObjectKey,
+    pub uid: String,
+    pub generation: i64,
+    pub target: String,
+    pub creation: CreationPolicy,
+    pub deletion: DeletionPolicy,
+    pub policy: RefreshPolicy,
+    /// `None`: no periodic looks.
+    pub interval: Option<Duration>,
+    pub is_suspended: bool,
+    pub is_deleting: bool,
+    /// The namespace is going away: nothing can be written there.
+    pub is_leaving: bool,
+    /// Token of the refresh annotation.
+    pub token: Option<String>,
+    pub stores: BTreeMap<StoreName, Option<StoreView>>,
+    pub namespace_labels: BTreeMap<String, String>,
+    pub facts: Option<Arc<TargetFacts>>,
+    /// The target of an earlier name, if the status knows one.
+    pub former: Option<(String, Option<Arc<TargetFacts>>)>,
+    /// An older object that wants the same target.
+    pub rival: Option<String>,
+    /// What the spec says wrongly and the schema could not refuse.
+    pub fault: Option<Fault>,
+    /// The status as last known.
+    pub status: ExternalSecretStatus,
+    pub now: Timestamp,
+}
+
+/// A request whose references were judged, one verdict per entry.
+#[derive(Clone)]
+pub struct Judged {
+    pub request: Request,
+    pub verdicts: Vec<Result<Granted<Item>, Fault>>,
+    /// Which credential each store's sessions need.
+    pub credentials: BTreeMap<StoreName, Result<Option<Granted<CredentialKey>>, Fault>>,
+    /// Hash of what the target is computed from besides values.
+    pub inputs: String,
+    /// Hash of store UIDs and generations under which values are found.
+    pub stores: String,
+}
+
+/// Namespace and name of an object.
+#[must_use]
+pub fn object_key(object: &ExternalSecret) -> ObjectKey {
+    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn creation_policy(object: &ExternalSecret) -> CreationPolicy {
+    object.spec.target.as_ref().and_then(|target| target.creation_policy).unwrap_or_default()
+}
+
+fn target_name(object: &ExternalSecret) -> String {
+    object.spec.target.as_ref().and_then(|target| target.name.clone()).unwrap_or_else(|| object.name_any())
+}
+
+/// The stores that an object refers to.
+#[must_use]
+pub fn stores_of(object: &ExternalSecret) -> BTreeSet<StoreName> {
+    let key = object_key(object);
+    object.spec.entries().into_iter().flatten().map(|entry| access::store_name(&key, entry.store)).collect()
+}
+
+/// Stage 1.
+#[must_use]
+pub fn resolve(world: &World, object: Arc<ExternalSecret>, status: ExternalSecretStatus, now: Timestamp) -> Request {
+    let key = object_key(&object);
+    let target = target_name(&object);
+    let stores = stores_of(&object).into_iter().map(|name| (name.clone(), view(world, &name))).collect();
+    let namespace = world.namespaces.get(&ObjectRef::new(&key.namespace));
+    let policy = object.spec.refresh_policy.unwrap_or(RefreshPolicy::Periodic);
+    let interval = interval(object.spec.refresh_interval.as_deref());
+    let name = (key.namespace.clone(), target.clone());
+    let former = status
+        .target
+        .as_ref()
+        .filter(|former| former.name != target && former.uid.is_some())
+        .map(|former| (former.name.clone(), world.targets.get(&(key.namespace.clone(), former.name.clone()))));
+    let rival = world.claims.of(&name).into_iter().next().filter(|first| *first != key).map(|first| first.name);
+    let fault = interval.as_ref().err().cloned().or_else(|| object.spec.entries().err());
+    Request {
+        uid: object.uid().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        creation: creation_policy(&object),
+        deletion: object.spec.target.as_ref().and_then(|target| target.deletion_policy).unwrap_or_default(),
+        interval: interval.ok().filter(|interval| policy == RefreshPolicy::Periodic && !interval.is_zero()),
+        policy,
+        is_suspended: object.spec.suspend.unwrap_or(false),
+        is_deleting: object.metadata.deletion_timestamp.is_some(),
+        is_leaving: namespace.as_ref().is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()),
+        token: object.annotations().get(REFRESH_ANNOTATION).filter(|token| !token.is_empty()).cloned(),
+        namespace_labels: namespace.and_then(|namespace| namespace.metadata.labels.clone()).unwrap_or_default(),
+        facts: world.targets.get(&name),
+        target,
+        stores,
+        former,
+        rival,
+        fault,
+        status,
+        now,
+        object,
+        key,
+    }
+}
+
+fn interval(text: Option<&str>) -> Result<Duration, Fault> {
+    let Some(text) = text else { return Ok(DEFAULT_INTERVAL) };
+    duration::parse(text).map_err(|error| {
+        Fault::invalid(Reason::InvalidSpec, format!("spec.refreshInterval cannot be used: {error}; write a Go duration such as 1h30m"))
+    })
+}
+
+fn view(world: &World, name: &StoreName) -> Option<StoreView> {
+    match name {
+        StoreName::Namespaced { namespace, name } => {
+            world.secret_stores.get(&ObjectRef::new(name).within(namespace)).map(StoreView::Namespaced)
+        }
+        StoreName::Cluster { name } => world.cluster_stores.get(&ObjectRef::new(name)).map(StoreView::Cluster),
+    }
+}
+
+/// Stage 2. Pure: one verdict per entry.
+#[must_use]
+pub fn judge(request: Request, protected: &BTreeSet<String>) -> Judged {
+    let asker = Asker { namespace: &request.key.namespace, labels: &request.namespace_labels, protected };
+    let verdicts: Vec<_> = request
+        .entries()
+        .iter()
+        .map(|entry| {
+            let store = access::store_name(&request.key, entry.store);
+            let seen = request.stores.get(&store).and_then(Option::as_ref).map(|view| view.seen(&store));
+            access::judge(&asker, &store, seen.as_ref(), entry.reference)
+        })
+        .collect();
+    let credentials = request
+        .stores
+        .iter()
+        .filter_map(|(name, view)| view.as_ref().map(|view| (name.clone(), access::credential(&view.seen(name)))))
+        .collect();
+    let inputs = inputs(&request, &verdicts);
+    let stores = stores_hash(&request);
+    Judged { request, verdicts, credentials, inputs, stores }
+}
+
+fn inputs(request: &Request, verdicts: &[Result<Granted<Item>, Fault>]) -> String {
+    let verdicts = request.entries().into_iter().zip(verdicts).map(|(entry, verdict)| match verdict {
+        Ok(granted) => format!("{} {:?}", entry.place, granted.get()),
+        Err(fault) => format!("{} {}", entry.place, fault.reason),
+    });
+    let stores = request.stores.iter().map(|(name, view)| store_line(name, view.as_ref()));
+    sha256_hex(&stores.chain(verdicts).collect::<Vec<_>>().join("\n"))[..32].to_owned()
+}
+
+/// A changed manifest of `fake` is changed values, not another store: its generation proves nothing about absence.
+fn stores_hash(request: &Request) -> String {
+    let lines: Vec<_> = request
+        .stores
+        .iter()
+        .map(|(name, view)| match view {
+            Some(view) if matches!(view.provider(), Ok(Provider::Fake(_))) => format!("{name} {}", view.uid()),
+            other => store_line(name, other.as_ref()),
+        })
+        .collect();
+    sha256_hex(&lines.join("\n"))[..16].to_owned()
+}
+
+fn store_line(name: &StoreName, view: Option<&StoreView>) -> String {
+    match view {
+        Some(view) => format!("{name} {} {}", view.uid(), view.generation()),
+        None => format!("{name} -"),
+    }
+}
+
+impl Request {
+    /// Whether this object ever wrote the target of this name, as far as the status knows.
+    #[must_use]
+    pub fn was_written(&self) -> bool {
+        self.status.target.as_ref().is_some_and(|target| target.name == self.target && target.uid.is_some())
+    }
+
+    /// Whether the status says that this very generation was Ready once.
+    #[must_use]
+    pub fn was_ready(&self) -> bool {
+        condition::find(&self.status.conditions, condition::READY)
+            .is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(self.generation))
+    }
+
+    /// The entries in the order of the spec; none when the spec cannot be used (then `fault` says why).
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry<'_>> {
+        self.object.spec.entries().unwrap_or_default()
+    }
+
+    /// The store of an entry.
+    #[must_use]
+    pub fn store_of(&self, entry: &Entry<'_>) -> StoreName {
+        access::store_name(&self.key, entry.store)
+    }
+
+    /// Its name and namespace as a target's name.
+    #[must_use]
+    pub fn target_key(&self) -> TargetName {
+        (self.key.namespace.clone(), self.target.clone())
+    }
+}
