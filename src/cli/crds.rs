@@ -30,7 +30,7 @@ pub fn run(args: &CrdsArgs) -> Result<()> {
             let path = dir.join(&manifest.file);
             fs::write(&path, document).with_context(|| format!("cannot write {}", path.display()))?;
         } else {
-            write!(io::stdout(), "---\n{document}").context("cannot write to standard output")?;
+            write!(io::stdout(), "{document}").context("cannot write to standard output")?;
         }
     }
     Ok(())

@@ -1,9 +1,14 @@
 //! The CRDs as files: what `keyferry crds` prints and `crds/` holds.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt as _;
 
 use super::v1alpha1::{ClusterSecretStore, ExternalSecret, SecretStore};
+
+/// An RFC 3339 time with all its digits.
+const TIME_LENGTH: i64 = 64;
 
 /// One CRD under the name of its file.
 #[derive(Clone, Debug)]
@@ -13,34 +18,59 @@ pub struct Manifest {
     pub crd: CustomResourceDefinition,
 }
 
-/// All kinds, in the order in which they are applied.
+/// All kinds, in the order of their files.
 #[must_use]
 pub fn all() -> Vec<Manifest> {
-    [ExternalSecret::crd(), SecretStore::crd(), ClusterSecretStore::crd()].map(finish).to_vec()
+    [ClusterSecretStore::crd(), ExternalSecret::crd(), SecretStore::crd()].map(finish).to_vec()
 }
 
-/// The YAML of a manifest, with the line that says where it came from.
+/// The YAML of a manifest: a document with the line that says where it came from, so that the files can simply be joined.
 ///
 /// # Errors
 /// When the schema cannot be written as YAML.
 pub fn yaml(manifest: &Manifest) -> Result<String, serde_saphyr::SerializeError> {
     let document = serde_saphyr::to_string(&manifest.crd)?;
-    Ok(format!("# Printed by `keyferry crds`; a test compares.\n{document}"))
+    Ok(format!("---\n# Printed by `keyferry crds`; a test compares.\n{document}"))
 }
 
 fn finish(mut crd: CustomResourceDefinition) -> Manifest {
     // An owned Secret goes with its object, and the objects with their CRD: removing a release must not remove the CRDs.
     let keep = ("helm.sh/resource-policy".to_owned(), "keep".to_owned());
     crd.metadata.annotations.get_or_insert_default().extend([keep]);
-    for status in crd.spec.versions.iter_mut().filter_map(|version| status_schema(version.schema.as_mut()?.open_api_v3_schema.as_mut()?)) {
-        // kstatus says InProgress for an object that nobody has looked at yet.
-        status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+    for schema in crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut()) {
+        tidy(schema);
+        if let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+            // kstatus says InProgress for an object that nobody has looked at yet.
+            status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+        }
     }
     Manifest { file: format!("{}.yaml", crd.spec.names.plural), crd }
 }
 
-fn status_schema(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
-    schema.properties.as_mut()?.get_mut("status")
+/// Brings a generated schema into the form that suits an API server and Git: no nulls, descriptions on one line, every list with
+/// its type, every time with its bound.
+fn tidy(schema: &mut JSONSchemaProps) {
+    // An explicit null is a mistake that names its field; in a nullable field it would count as set in the rules.
+    schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
+    if let Some(description) = &mut schema.description {
+        *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    if schema.type_.as_deref() == Some("array") {
+        schema.x_kubernetes_list_type.get_or_insert_with(|| "atomic".to_owned());
+    }
+    if schema.format.as_deref() == Some("date-time") {
+        schema.max_length = Some(TIME_LENGTH);
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(tidy);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        tidy(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        tidy(values);
+    }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub struct ExternalSecretSpec {
     /// apart than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^(0|([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+)$')").message("must be a Go duration such as 30s or 1h30m, or 0 for once; it cannot be negative"))]
+    #[x_kube(validation = Rule::new("self.matches('^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') && duration(self) >= duration('0s')").message("must be a Go duration such as 30s or 1h30m, or 0 for once; it cannot be negative"))]
     pub refresh_interval: Option<String>,
 
     /// While true nothing is read and nothing is written; the target stays as it is.
@@ -100,8 +100,8 @@ pub enum RefreshPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataEntry {
-    /// Key in the Secret: letters, digits, '-', '_' and '.'.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    /// Key in the Secret: letters, digits, '-', '_' and '.', not beginning with '..'.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"))]
     pub secret_key: String,
     /// The remote value.
     pub remote_ref: RemoteValue,
@@ -118,7 +118,7 @@ pub struct RemoteValue {
     #[schemars(length(min = 1, max = 2048))]
     pub key: String,
     /// Part of a JSON value: the literal key first, then a dotted path (`a.0.b`, `\.` escapes, `#`, `#(name=="x")`); a text that
-    /// starts with `$` is an RFC 9535 JSONPath that must give exactly one node.
+    /// starts with `$` is an RFC 9535 JSONPath that must give exactly one node (without `match()` and `search()`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub property: Option<String>,
@@ -218,6 +218,7 @@ pub struct ExternalSecretStatus {
     pub observed_generation: Option<i64>,
     /// `Ready` always; `Fresh` once values were read; `Stalled` and `Reconciling` only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::schema::conditions")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
     /// The Secret that was written.
@@ -225,15 +226,18 @@ pub struct ExternalSecretStatus {
     pub target: Option<TargetStatus>,
     /// Hash of what the target was computed from besides values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub inputs: Option<String>,
     /// The entries, the failing ones first; at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub entries: Vec<EntryStatus>,
     /// When the target's content was last written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change_time: Option<Time>,
     /// The token of the annotation `keyferry.dev/refresh` that was handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub handled_refresh: Option<String>,
 }
 
@@ -242,9 +246,11 @@ pub struct ExternalSecretStatus {
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
     /// Its name.
+    #[schemars(length(max = 253))]
     pub name: String,
     /// Its UID; absent while nothing was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub uid: Option<String>,
 }
 
@@ -253,15 +259,19 @@ pub struct TargetStatus {
 #[serde(rename_all = "camelCase")]
 pub struct EntryStatus {
     /// `data[<secretKey>]` or `dataFrom[<index>]`.
+    #[schemars(length(max = 300))]
     pub name: String,
     /// The store, as `SecretStore/<name>` or `ClusterSecretStore/<name>`.
+    #[schemars(length(max = 300))]
     pub store: String,
     /// The version that was delivered, where the backend has versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub version: Option<String>,
     /// What became of it.
     pub state: EntryState,
-    /// Why.
+    /// Why, in one word of a closed set.
+    #[schemars(length(max = 64))]
     pub reason: String,
 }
 

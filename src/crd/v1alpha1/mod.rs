@@ -2,6 +2,7 @@
 
 mod entry;
 mod external_secret;
+mod schema;
 mod store;
 
 pub use entry::{Entry, Place, Reference};

@@ -20,11 +20,12 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.provider.env)").message("provider.env reads the operator's own environment: it is for a ClusterSecretStore only"))]
 pub struct SecretStoreSpec {
     /// The system: exactly one of its members.
     pub provider: ProviderBlock,
-    /// Patterns of which a remote key must match one, with `{namespace}` as variable: `*` is one segment, `**` crosses `/`. All
-    /// keys without it. What `find` returns is filtered by them.
+    /// Patterns of which a remote key must match one, with `{namespace}` as variable: `*` is one segment or
+    /// a part of it, `**` crosses `/`. All keys without it. What `find` returns is filtered by them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 512)))]
     pub allowed_keys: Option<Vec<String>>,
@@ -56,8 +57,8 @@ pub struct ClusterSecretStoreSpec {
     /// Every namespace may use the store. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_all_namespaces: Option<bool>,
-    /// Patterns of which a remote key must match one, with `{namespace}` as variable: `*` is one segment, `**` crosses `/`. All
-    /// keys without it. What `find` returns is filtered by them.
+    /// Patterns of which a remote key must match one, with `{namespace}` as variable: `*` is one segment or
+    /// a part of it, `**` crosses `/`. All keys without it. What `find` returns is filtered by them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 512)))]
     pub allowed_keys: Option<Vec<String>>,
@@ -70,6 +71,7 @@ pub struct ClusterSecretStoreSpec {
 pub struct StoreCondition {
     /// Namespaces whose labels match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
     /// Namespaces by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,7 +130,7 @@ impl ProviderBlock {
 #[serde(rename_all = "camelCase")]
 pub struct VaultProvider {
     /// Address, such as `https://vault.example.com:8200`.
-    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^/?#\s]+/?$"))]
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^/?#@\s]+/?$"))]
     pub server: String,
     /// Mount path of the KV version 2 engine. Default `secret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
