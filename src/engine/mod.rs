@@ -6,3 +6,5 @@ pub mod fetch;
 pub mod plan;
 pub mod report;
 pub mod resolve;
+#[cfg(test)]
+mod scene;

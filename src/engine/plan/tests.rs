@@ -1,0 +1,362 @@
+//! Golden plans: what is asked and seen, and the steps that follow, as people read them.
+
+use serde_json::{Value, json};
+
+use super::{Step, WriteKind};
+use crate::{
+    digest::DigestKey,
+    engine::scene::{Scene, foreign, noon},
+    fault::{Fault, Reason},
+    item::{Reading, Sighting},
+    name::{ProviderKind, RemoteKey},
+};
+
+fn spec() -> Value {
+    json!({"secretStoreRef": {"name": "main"}, "data": [
+        {"secretKey": "password", "remoteRef": {"key": "db/password"}},
+        {"secretKey": "user", "remoteRef": {"key": "db/user"}},
+    ]})
+}
+
+fn with(mut spec: Value, field: &str, value: Value) -> Value {
+    spec[field] = value;
+    spec
+}
+
+fn fresh() -> Scene {
+    Scene::new(spec()).found(0, "s3cret").found(1, "admin")
+}
+
+fn converged() -> Scene {
+    fresh().apply().wrote("app")
+}
+
+fn deleting() -> Scene {
+    let target = json!({"deletionPolicy": "Delete"});
+    Scene::new(with(spec(), "target", target)).found(0, "s3cret").found(1, "admin").apply().wrote("app")
+}
+
+fn not_found() -> Fault {
+    crate::backend::not_found(&RemoteKey::parse(ProviderKind::File, "db/password").unwrap())
+}
+
+fn golden(scene: &Scene, expected: &str) {
+    let plan = scene.plan().to_string();
+    let trimmed: String = expected.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
+    assert_eq!(plan, trimmed);
+}
+
+#[test]
+fn a_new_object_creates_its_secret() {
+    golden(
+        &fresh(),
+        "judgement: Synced
+         entry data[password] of SecretStore/main: Current Synced version 3
+         entry data[user] of SecretStore/main: Current Synced version 3
+         step: Create Secret app, only if missing, owned, keys [password, user]",
+    );
+}
+
+#[test]
+fn a_plan_made_twice_changes_nothing() {
+    golden(
+        &converged(),
+        "judgement: Synced
+         entry data[password] of SecretStore/main: Current Synced version 3
+         entry data[user] of SecretStore/main: Current Synced version 3
+         steps: none",
+    );
+}
+
+#[test]
+fn a_changed_value_updates_exactly_that_secret() {
+    golden(
+        &converged().found(0, "new"),
+        "judgement: Synced
+         entry data[password] of SecretStore/main: Current Synced version 3
+         entry data[user] of SecretStore/main: Current Synced version 3
+         step: Update Secret app, only uid uid-target, owned, keys [password, user]",
+    );
+}
+
+#[test]
+fn one_entry_that_fails_keeps_the_whole_target() {
+    let unknown = Sighting::Value(Reading::Unknown(Fault::unavailable("no answer")));
+    golden(
+        &converged().found(1, "changed too").sees(0, unknown),
+        "judgement: ProviderUnavailable: data[password]: no answer
+         entry data[password] of SecretStore/main: Unavailable ProviderUnavailable
+         entry data[user] of SecretStore/main: Current Synced version 3
+         steps: none",
+    );
+}
+
+#[test]
+fn what_no_retry_mends_is_shown_first() {
+    let absent = Fault::absent(Reason::NotFound, "gone");
+    let unknown = Sighting::Value(Reading::Unknown(Fault::unavailable("no answer")));
+    golden(
+        &converged().sees(0, unknown).absent(1, absent, false, false),
+        "judgement: NotFound: data[user]: gone (and 1 more entries)
+         entry data[password] of SecretStore/main: Unavailable ProviderUnavailable
+         entry data[user] of SecretStore/main: Absent NotFound
+         steps: none",
+    );
+}
+
+#[test]
+fn a_foreign_secret_is_untouched_and_its_owner_named() {
+    golden(
+        &fresh().target("app", foreign()),
+        "judgement: NotOwned: Secret app exists and belongs to field manager helm: choose another target.name or delete it
+         entry data[password] of SecretStore/main: Current Synced version 3
+         entry data[user] of SecretStore/main: Current Synced version 3
+         steps: none",
+    );
+}
+
+#[test]
+fn an_owner_reference_names_a_foreign_secrets_owner() {
+    let mut facts = foreign();
+    facts.owners = vec![("Certificate".to_owned(), "web".to_owned(), "uid-other".to_owned())];
+    let plan = fresh().target("app", facts).plan();
+    assert!(plan.judgement.unwrap_err().detail.contains("belongs to Certificate web"));
+}
+
+#[test]
+fn of_two_objects_the_holder_keeps_the_target_and_the_older_takes_a_free_one() {
+    let other = with(spec(), "target", json!({"name": "app"}));
+    let held = converged();
+    let facts = (*held.world.targets.get(&("team".to_owned(), "app".to_owned())).unwrap()).clone();
+    let mut rival = Scene::new(other.clone()).found(0, "x").found(1, "y");
+    rival.object.metadata.name = Some("other".to_owned());
+    let plan = rival.target("app", facts).plan();
+    assert_eq!(plan.judgement.unwrap_err().reason, Reason::Conflict);
+    assert!(plan.steps.is_empty());
+
+    let younger = fresh().rival("older", true, &other).plan();
+    let fault = younger.judgement.unwrap_err();
+    assert_eq!((fault.reason, younger.steps.is_empty()), (Reason::Conflict, true));
+    assert!(fault.detail.contains("ExternalSecret older"), "{}", fault.detail);
+    assert!(fresh().rival("younger", false, &other).plan().judgement.is_ok());
+    assert!(converged().rival("older", true, &other).plan().judgement.is_ok(), "the holder keeps it");
+}
+
+#[test]
+fn a_terminating_secret_is_waited_for() {
+    let plan = converged().meddle("app", |facts| facts.is_deleting = true).plan();
+    assert_eq!(plan.judgement.unwrap_err().reason, Reason::Conflict);
+    assert!(plan.steps.is_empty());
+}
+
+#[test]
+fn an_edited_key_is_restored_and_may_be_taken_back() {
+    let edited = converged().meddle("app", |facts| {
+        facts.holders[0].keys.remove("user");
+        facts.holders.push(crate::cluster::target::Holder {
+            manager: "kubectl-edit".to_owned(),
+            is_apply: false,
+            keys: ["user".to_owned()].into(),
+        });
+    });
+    golden(
+        &edited,
+        "judgement: Synced
+         entry data[password] of SecretStore/main: Current Synced version 3
+         entry data[user] of SecretStore/main: Current Synced version 3
+         step: Repair Secret app, only uid uid-target, owned, keys [password, user], restores [user]",
+    );
+    let Step::Write(write) = &edited.plan().steps[0] else { panic!("a write") };
+    assert!(write.may_force.contains(".data.user"));
+
+    let mut stubborn = edited;
+    stubborn.repairs.restored.insert("user".to_owned(), vec![noon(); 3]);
+    let fault = stubborn.plan().judgement.unwrap_err();
+    assert_eq!(fault.reason, Reason::Conflict);
+    assert!(fault.detail.contains("kubectl-edit"), "{}", fault.detail);
+    stubborn.now = "2026-01-01T12:05:01Z".parse().unwrap();
+    assert!(stubborn.plan().judgement.is_ok(), "the window has passed");
+}
+
+#[test]
+fn a_key_that_was_never_ours_is_never_forced() {
+    let more = with(spec(), "data", json!([{"secretKey": "new", "remoteRef": {"key": "db/new"}}]));
+    let scene = converged().edit(&more).found(0, "x");
+    let plan = scene.plan();
+    let Step::Write(write) = &plan.steps[0] else { panic!("a write") };
+    assert!(!write.may_force.contains(".data.new"));
+    assert_eq!(write.body.data.keys().collect::<Vec<_>>(), ["new"], "what the spec no longer names is no longer applied");
+}
+
+#[test]
+fn a_stripped_label_annotation_or_owner_is_put_back() {
+    let cases: [(&str, fn(&mut crate::cluster::target::TargetFacts)); 3] = [
+        ("label", |facts| facts.has_label = false),
+        ("owner", |facts| facts.owners[0].2 = "uid-dead".to_owned()),
+        ("annotation", |facts| facts.records.clear()),
+    ];
+    for (name, meddle) in cases {
+        let plan = converged().meddle("app", meddle).plan();
+        let [Step::Write(write)] = plan.steps.as_slice() else { panic!("{name}: {plan}") };
+        assert_eq!(write.kind, WriteKind::Repair, "{name}");
+        assert_eq!(write.guard, crate::cluster::Guard::Uid("uid-target".to_owned()), "{name}");
+    }
+}
+
+#[test]
+fn a_forged_annotation_proves_nothing() {
+    let forged = converged().meddle("app", |facts| {
+        facts.holders.clear();
+        for text in facts.records.values_mut() {
+            *text = text.replace("\"own\":\"", "\"own\":\"0");
+        }
+    });
+    assert_eq!(forged.plan().judgement.unwrap_err().reason, Reason::NotOwned);
+}
+
+#[test]
+fn cleared_managed_fields_leave_the_annotation_as_proof() {
+    let cleared = converged().meddle("app", |facts| facts.holders.clear());
+    let plan = cleared.plan();
+    let [Step::Write(write)] = plan.steps.as_slice() else { panic!("{plan}") };
+    assert!(write.may_force.contains(".data.password"));
+}
+
+#[test]
+fn another_mac_key_rewrites_what_the_target_says_and_forces_nothing() {
+    let mut scene = converged();
+    scene.key = DigestKey::new(&[8; 32]);
+    let plan = scene.plan();
+    let [Step::Write(write)] = plan.steps.as_slice() else { panic!("{plan}") };
+    assert!(!write.may_force.iter().any(|field| field.starts_with(".data.")));
+    golden(
+        &scene.apply(),
+        "judgement: Synced
+         entry data[password] of SecretStore/main: Current Synced version 3
+         entry data[user] of SecretStore/main: Current Synced version 3
+         steps: none",
+    );
+}
+
+#[test]
+fn absence_deletes_only_with_every_proof() {
+    let gone = |scene: Scene, confirmed: bool, braked: bool| {
+        scene.absent(0, not_found(), confirmed, braked).absent(1, not_found(), confirmed, braked)
+    };
+    golden(
+        &gone(deleting(), true, false),
+        "judgement: NotFound: data[password]: remote key \"db/password\" does not exist: create it or correct the key (and 1 more entries)
+         entry data[password] of SecretStore/main: Absent NotFound
+         entry data[user] of SecretStore/main: Absent NotFound
+         step: delete Secret app of uid uid-target (Absent)",
+    );
+    let soft = Fault::absent(Reason::Deleted, "soft-deleted");
+    let kept = [
+        ("Retain", gone(converged(), true, false)),
+        ("one miss", gone(deleting(), false, false)),
+        ("one entry is there", gone(deleting(), true, false).found(1, "admin")),
+        ("one entry is unknown", gone(deleting(), true, false).sees(1, Sighting::Value(Reading::Unknown(Fault::unavailable("x"))))),
+        ("one entry is denied", gone(deleting(), true, false).sees(1, Sighting::Value(Reading::Unknown(Fault::access_denied("x"))))),
+        ("soft-deleted", gone(deleting(), true, false).absent(1, soft, true, false)),
+        ("another generation of the store", gone(deleting(), true, false).store_generation(2)),
+        ("not ours", gone(deleting(), true, false).target("app", foreign())),
+        (
+            "owned by an earlier object of the name",
+            gone(deleting(), true, false).meddle("app", |facts| facts.owners[0].2 = "uid-dead".to_owned()),
+        ),
+        ("the record is forged", gone(deleting(), true, false).meddle("app", |facts| facts.records.clear())),
+        ("terminating", gone(deleting(), true, false).meddle("app", |facts| facts.is_deleting = true)),
+    ];
+    for (name, scene) in kept {
+        let plan = scene.plan();
+        assert!(plan.steps.is_empty() && plan.judgement.is_err(), "{name}: {plan}");
+    }
+}
+
+#[test]
+fn a_key_that_was_never_found_deletes_nothing() {
+    let more = with(
+        with(spec(), "target", json!({"deletionPolicy": "Delete"})),
+        "data",
+        json!([{"secretKey": "a", "remoteRef": {"key": "typo"}}]),
+    );
+    let plan = deleting().edit(&more).absent(0, not_found(), true, false).plan();
+    assert!(plan.steps.is_empty(), "{plan}");
+}
+
+#[test]
+fn mass_absence_brakes_the_deletion_and_says_how_to_go_on() {
+    let scene = deleting().absent(0, not_found(), true, true).absent(1, not_found(), true, true);
+    let plan = scene.plan();
+    assert!(plan.steps.is_empty());
+    assert!(plan.entries.iter().all(|entry| entry.reason == "MassAbsence"));
+    let fault = plan.judgement.unwrap_err();
+    assert_eq!(fault.reason, Reason::MassAbsence);
+    assert!(fault.detail.contains("keyferry.dev/confirm-absence"));
+}
+
+#[test]
+fn a_renamed_target_is_made_first_and_only_our_own_old_one_goes() {
+    let renamed = with(spec(), "target", json!({"name": "fresh"}));
+    let scene = converged().edit(&renamed);
+    golden(
+        &scene,
+        "judgement: Synced
+         entry data[password] of SecretStore/main: Current Synced version 3
+         entry data[user] of SecretStore/main: Current Synced version 3
+         step: Create Secret fresh, only if missing, owned, keys [password, user]
+         step: delete Secret app of uid uid-target (Renamed)",
+    );
+    let not_ours = converged().edit(&renamed).target("app", foreign()).plan();
+    assert_eq!(not_ours.steps.len(), 1, "{not_ours}");
+    let taken = converged().edit(&renamed).target("fresh", foreign()).plan();
+    assert!(taken.steps.is_empty(), "the old one stays while the new one cannot be made: {taken}");
+    let orphan = with(spec(), "target", json!({"name": "fresh", "creationPolicy": "Orphan"}));
+    assert_eq!(converged().edit(&orphan).plan().steps.len(), 1, "what is orphaned stays");
+}
+
+#[test]
+fn creation_policies_differ_in_the_owner_and_in_writing_at_all() {
+    let orphan = with(spec(), "target", json!({"creationPolicy": "Orphan"}));
+    golden(
+        &Scene::new(orphan).found(0, "a").found(1, "b"),
+        "judgement: Synced
+         entry data[password] of SecretStore/main: Current Synced version 3
+         entry data[user] of SecretStore/main: Current Synced version 3
+         step: Create Secret app, only if missing, not owned, keys [password, user]",
+    );
+    let none = with(spec(), "target", json!({"creationPolicy": "None"}));
+    assert!(Scene::new(none).found(0, "a").found(1, "b").plan().steps.is_empty());
+}
+
+#[test]
+fn a_refused_reference_says_so_and_nothing_is_written() {
+    let mut denied = spec();
+    denied["data"][1]["sourceRef"] = json!({"storeRef": {"name": "shared", "kind": "ClusterSecretStore"}});
+    let plan = Scene::new(denied).plan();
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.judgement.unwrap_err().reason, Reason::NotAllowed);
+    assert_eq!(plan.entries.len(), 1, "the other entry was not looked at");
+}
+
+#[test]
+fn a_target_that_somebody_deleted_is_created_again_under_its_guard() {
+    let scene = fresh().wrote("app");
+    let plan = scene.plan();
+    let [Step::Write(write)] = plan.steps.as_slice() else { panic!("{plan}") };
+    assert_eq!((write.kind, &write.guard), (WriteKind::Recreate, &crate::cluster::Guard::CreateOnly));
+}
+
+#[test]
+fn messages_end_at_512_characters() {
+    let long = Fault::absent(Reason::NotFound, "x".repeat(2000));
+    let fault = converged().absent(0, long, false, false).plan().judgement.unwrap_err();
+    assert_eq!(fault.detail.chars().count(), 512);
+}
+
+#[test]
+fn nothing_of_a_value_stands_in_a_plan() {
+    let plan = fresh().found(0, "hunter2").plan();
+    let shown = format!("{plan} {plan:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVyMg"), "{shown}");
+}
