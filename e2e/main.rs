@@ -10,4 +10,5 @@
 )]
 
 mod backends;
+mod contract;
 mod proxy;

@@ -176,8 +176,8 @@ mod tests {
     #[tokio::test]
     async fn a_key_names_a_variable_below_the_prefix() {
         let (flat, nested) = (cluster("APP_", None), cluster("CFG", Some(EnvStyle::Nested)));
-        let cases: [(&Arc<dyn Backend>, ProviderKind, &str, &[u8]); 7] = [
-            (&flat, ProviderKind::Env, "db/password", b"flat"),
+        let cases = [
+            (&flat, ProviderKind::Env, "db/password", b"flat" as &[u8]),
             (&flat, ProviderKind::Env, "DB.Password", b"flat"),
             (&flat, ProviderKind::Env, "db_password", b"flat"),
             (&flat, ProviderKind::Env, "empty", b""),

@@ -1,0 +1,173 @@
+//! What a backend is, as rows that every backend passes against its real server, through the library as the operator uses it.
+//!
+//! A row is run for each backend and is red unless it holds. A cell is left out only where the system itself lacks the thing:
+//! `EXEMPTIONS` has each with its reason, and the matrix prints them.
+
+mod memory;
+mod rows;
+mod sealed_file;
+mod subject;
+mod vault;
+
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
+
+use crate::backends::openbao::OpenBao;
+use rows::ROWS;
+use subject::Subject;
+
+const BACKENDS: &[&str] = &["vault", "file", "env", "fake"];
+
+const NO_BYTES: &str = "holds JSON and no bytes: binary values are text to it";
+const MANIFEST_TEXT: &str = "a manifest holds text";
+const MANIFEST_BOUND: &str = "the schema bounds a value of a manifest to 64 KiB";
+const VARIABLE_BOUND: &str = "Linux bounds one variable to 128 KiB";
+const VARIABLE_NAMES: &str = "a portable variable's name has letters, digits and _ only, and other keys are refused";
+const NO_VERSIONS: &str = "variables have no versions";
+const NO_DELETION_MARK: &str = "knows no deletion that can be taken back";
+const SOFT_ONLY: &str = "has soft deletion only: a name stays for ever";
+const NO_DESTRUCTION: &str = "destroys no single version";
+const FIXED: &str = "is fixed when the store is opened";
+const NO_SERVER: &str = "has no server and no network";
+const NO_IDENTITIES: &str = "tells no identities apart: who may open it may read it";
+const NO_CREDENTIAL: &str = "needs no credential";
+const NO_PARTS: &str = "is in the operator's memory and cannot be damaged or lost by itself";
+const ONE_PIECE: &str = "gives a list in one piece";
+const NO_HINTS: &str = "gives no hints: it is polled";
+
+const OFFLINE: &[&str] = &["file", "env", "fake"];
+const IN_MEMORY: &[&str] = &["env", "fake"];
+
+/// (row, backends, why the systems themselves lack what the row is about).
+const EXEMPTIONS: &[(&str, &[&str], &str)] = &[
+    ("a binary value is found with its exact bytes", &["vault"], NO_BYTES),
+    ("a binary value is found with its exact bytes", &["fake"], MANIFEST_TEXT),
+    ("a value of 1 MiB is found", &["env"], VARIABLE_BOUND),
+    ("a value of 1 MiB is found", &["fake"], MANIFEST_BOUND),
+    ("keys with spaces, marks and all scripts are one key each", &["env"], VARIABLE_NAMES),
+    ("a version is pinned, and one that is not there is absent", &["env"], NO_VERSIONS),
+    ("a new version is seen by a store that is open", IN_MEMORY, FIXED),
+    ("a removed key is absent again", &["file"], SOFT_ONLY),
+    ("a softly deleted value is Deleted until it is undeleted", IN_MEMORY, NO_DELETION_MARK),
+    ("a destroyed version is Destroyed", OFFLINE, NO_DESTRUCTION),
+    ("a list that fails in one part fails", OFFLINE, ONE_PIECE),
+    ("many reads share one connection, and each is one call", OFFLINE, NO_SERVER),
+    ("a slow answer is an answer", OFFLINE, NO_SERVER),
+    ("a server that hangs is unknown at the deadline", OFFLINE, NO_SERVER),
+    ("a server that hangs in its TLS handshake is unknown at the deadline", OFFLINE, NO_SERVER),
+    ("a reset connection is unknown", OFFLINE, NO_SERVER),
+    ("a connection that closes without an answer is unknown", OFFLINE, NO_SERVER),
+    ("a truncated answer is unknown", IN_MEMORY, NO_PARTS),
+    ("a malformed answer is unknown", IN_MEMORY, NO_PARTS),
+    ("an answer beyond all bounds is unknown", OFFLINE, NO_SERVER),
+    ("a throttled call carries the server's hint", OFFLINE, NO_SERVER),
+    ("a failing server is unknown", OFFLINE, NO_SERVER),
+    ("a redirect is unknown and not followed", OFFLINE, NO_SERVER),
+    ("a sealed server is Sealed", OFFLINE, NO_SERVER),
+    ("what the identity may not read is denied, there or not", OFFLINE, NO_IDENTITIES),
+    ("an expired credential is never absence", IN_MEMORY, NO_CREDENTIAL),
+    ("a missing credential says what to do", IN_MEMORY, NO_CREDENTIAL),
+    ("a server with another authority is unknown", OFFLINE, NO_SERVER),
+    ("without its parent nothing is absent", IN_MEMORY, NO_PARTS),
+    ("another engine in its place is no absence", OFFLINE, NO_SERVER),
+    ("a change is hinted at", &["vault", "env", "fake"], NO_HINTS),
+];
+
+/// A cell that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+enum Cell {
+    Holds,
+    Broken(String),
+    Exempt,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_backend_keeps_the_contract() {
+    let bao = Arc::new(OpenBao::start().await);
+    let mut cells = Vec::new();
+    for row in ROWS {
+        for backend in BACKENDS {
+            cells.push((row.name, *backend, cell(&bao, row, backend).await));
+        }
+    }
+    println!("{}", matrix(&cells));
+    let broken: Vec<String> = cells
+        .iter()
+        .filter_map(|(row, backend, cell)| match cell {
+            Cell::Broken(why) => Some(format!("{backend}: {row}: {why}")),
+            Cell::Holds | Cell::Exempt => None,
+        })
+        .collect();
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+/// An exemption for a row or backend that is no more would hide the next one of that name.
+#[test]
+fn each_exemption_is_for_a_cell_that_there_is() {
+    let rows: BTreeSet<&str> = ROWS.iter().map(|row| row.name).collect();
+    assert_eq!(rows.len(), ROWS.len(), "two rows have one name");
+    let mut seen = BTreeSet::new();
+    for (row, backends, why) in EXEMPTIONS {
+        for backend in *backends {
+            assert!(rows.contains(row) && BACKENDS.contains(backend), "{row}, {backend}");
+            assert!(seen.insert((row, backend)) && !why.is_empty(), "{row}, {backend}");
+        }
+    }
+    for row in ROWS {
+        assert!(BACKENDS.iter().any(|backend| !is_exempt(row.name, backend)), "nobody passes {}", row.name);
+    }
+}
+
+fn is_exempt(row: &str, backend: &str) -> bool {
+    EXEMPTIONS.iter().any(|(of, whose, _)| *of == row && whose.contains(&backend))
+}
+
+/// Each cell has a store of its own; one that panics breaks no other.
+async fn cell(bao: &Arc<OpenBao>, row: &rows::Row, backend: &str) -> Cell {
+    if is_exempt(row.name, backend) {
+        return Cell::Exempt;
+    }
+    let subject: Box<dyn Subject> = match backend {
+        "vault" => Box::new(vault::Vault::start(bao.clone()).await),
+        "file" => Box::new(sealed_file::SealedFile::create()),
+        "env" => Box::new(memory::Env::default()),
+        "fake" => Box::new(memory::Fake::default()),
+        other => unreachable!("no subject for {other}"),
+    };
+    match tokio::spawn(tokio::time::timeout(PATIENCE, (row.run)(subject))).await {
+        Ok(Ok(())) => Cell::Holds,
+        Ok(Err(_)) => Cell::Broken("did not end".to_owned()),
+        Err(error) => Cell::Broken(said(error)),
+    }
+}
+
+fn said(error: tokio::task::JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "was cancelled".to_owned() };
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+}
+
+fn matrix(cells: &[(&str, &str, Cell)]) -> String {
+    let mut text = String::from("\nThe contract: + holds, - broken, n/a the system lacks the thing\n");
+    for column in BACKENDS {
+        write!(text, "{column:>6}").unwrap();
+    }
+    for (row, backend, cell) in cells {
+        if backend == &BACKENDS[0] {
+            text.push('\n');
+        }
+        let mark = match cell {
+            Cell::Holds => "+",
+            Cell::Broken(_) => "-",
+            Cell::Exempt => "n/a",
+        };
+        write!(text, "{mark:>6}").unwrap();
+        if backend == &BACKENDS[BACKENDS.len() - 1] {
+            write!(text, "  {row}").unwrap();
+        }
+    }
+    for (row, backends, why) in EXEMPTIONS {
+        write!(text, "\n  n/a {}: {row}: {why}", backends.join(", ")).unwrap();
+    }
+    text
+}
