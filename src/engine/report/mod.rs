@@ -276,3 +276,6 @@ pub fn stands(status: &ExternalSecretStatus) -> bool {
     let is_failing = status.entries.iter().any(|entry| entry.state != EntryState::Current);
     is_ready || (!is_stalled && is_failing)
 }
+
+#[cfg(test)]
+mod tests;
