@@ -14,6 +14,7 @@ mod rules;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use parse::{Crate, Source};
 
@@ -43,6 +44,12 @@ fn relative(path: &Path) -> String {
     path.strip_prefix(root()).expect("the file is below the repository").to_string_lossy().replace('\\', "/")
 }
 
+/// The crate, parsed once for all tests.
+fn parsed() -> &'static Crate {
+    static PARSED: LazyLock<Crate> = LazyLock::new(|| Crate::parse(&sources_below("src")));
+    &PARSED
+}
+
 /// Fails with one line per finding: place, rule, what was found, remedy.
 fn assert_none(findings: &[rules::Finding]) {
     let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -51,7 +58,7 @@ fn assert_none(findings: &[rules::Finding]) {
 
 #[test]
 fn the_sources_keep_the_architecture() {
-    assert_none(&rules::check(&Crate::parse(&sources_below("src"))));
+    assert_none(&rules::check(parsed()));
 }
 
 #[test]
@@ -65,13 +72,20 @@ fn no_folder_or_file_is_called_like_a_drawer() {
 
 #[test]
 fn the_lists_name_only_what_is_there() {
-    assert_none(&rules::check_lists(&Crate::parse(&sources_below("src"))));
+    assert_none(&rules::check_lists(parsed()));
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    for folder in ["src", "tests", "e2e"] {
+        assert_none(&rules::check_headers(&sources_below(folder)));
+    }
 }
 
 /// A checker that finds no files would be content with anything.
 #[test]
 fn the_checker_sees_the_sources_and_what_they_mention() {
-    let parsed = Crate::parse(&sources_below("src"));
+    let parsed = parsed();
     let files: BTreeSet<&str> = parsed.modules.values().map(|module| module.file.as_str()).collect();
     for expected in layers::MUST_BE_SEEN {
         assert!(files.contains(expected), "{expected} was not seen; seen: {files:?}");

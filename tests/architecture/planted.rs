@@ -851,6 +851,32 @@ fn drawers_and_code_from_elsewhere_are_found() {
 }
 
 #[test]
+fn a_list_entry_that_nothing_uses_is_found() {
+    let files = [
+        ("src/digest.rs", "pub fn hex() {}"),
+        ("src/governor/mod.rs", "use crate::metrics::Metrics;"),
+        ("src/metrics/mod.rs", ""),
+        ("src/backend/mod.rs", ""),
+    ];
+    let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
+    let found: Vec<String> = rules::check_lists(&Crate::parse(&sources)).into_iter().map(|finding| finding.to_string()).collect();
+    assert!(found.iter().any(|text| text.starts_with("src/digest.rs:1: list entry that nothing uses")), "{found:#?}");
+    assert!(found.iter().any(|text| text.contains("governor → backend is listed in SIBLINGS")), "{found:#?}");
+    assert!(!found.iter().any(|text| text.contains("governor → metrics")), "{found:#?}");
+}
+
+#[test]
+fn a_file_without_a_header_is_found() {
+    let sources = [
+        Source::new("src/name.rs", "use std::fmt;"),
+        Source::new("src/fault.rs", "//! Faults."),
+        Source::new("src/access/tests.rs", "use super::*;"),
+    ];
+    let found = rules::check_headers(&sources);
+    assert_eq!(found.iter().map(|finding| finding.file.as_str()).collect::<Vec<_>>(), ["src/name.rs"]);
+}
+
+#[test]
 fn a_finding_names_place_rule_and_remedy() {
     let found = check(&[("src/access/mod.rs", "\n\nuse crate::cluster::Objects;")]);
     let [finding] = found.as_slice() else { panic!("one violation, one finding: {found:?}") };

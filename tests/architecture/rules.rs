@@ -36,6 +36,7 @@ pub const ANYHOW: &str = "anyhow outside main and cli";
 pub const DRAWER: &str = "module named like a drawer";
 pub const FOREIGN: &str = "code from outside the module tree";
 pub const OWNED: &str = "a system reached outside its folder";
+pub const HEADER: &str = "file that does not say what it owns";
 pub const STALE: &str = "list entry that nothing uses";
 
 /// All findings in the crate, each once, in the order of files and lines.
@@ -59,6 +60,19 @@ pub fn check_file_names(sources: &[Source]) -> Vec<Finding> {
     sources.iter().filter(|source| is_drawer(&source.path)).map(|source| drawer(&source.path, 1, &source.path)).collect()
 }
 
+/// Files that do not begin with what they own; a module's tests own what their module does.
+pub fn check_headers(sources: &[Source]) -> Vec<Finding> {
+    let is_silent = |source: &&Source| !source.path.ends_with("/tests.rs") && !source.text.starts_with("//!");
+    let finding = |source: &Source| Finding {
+        file: source.path.clone(),
+        line: 1,
+        rule: HEADER,
+        found: "the first line is code".to_owned(),
+        remedy: "begin with `//!`: what the file owns, what must not be there".to_owned(),
+    };
+    sources.iter().filter(is_silent).map(finding).collect()
+}
+
 /// Entries of the lists that no code needs any more: a list that only grows protects nothing.
 pub fn check_lists(parsed: &Crate) -> Vec<Finding> {
     let exposes = |file: &str| {
@@ -66,7 +80,31 @@ pub fn check_lists(parsed: &Crate) -> Vec<Finding> {
         modules.flat_map(|module| &module.mentions).any(is_accessor)
     };
     let unused = layers::EXPOSING.iter().filter(|(file, _)| !exposes(file));
-    unused.map(|(file, _)| stale(file, "it is listed in EXPOSING and exposes no value")).collect()
+    let mut findings: Vec<Finding> =
+        unused.map(|(file, _)| stale(file, "it is listed in EXPOSING and exposes no value".to_owned())).collect();
+    findings.extend(stale_edges(parsed, layers::SIBLINGS, "SIBLINGS"));
+    findings.extend(stale_edges(parsed, layers::EXCEPTIONS, "EXCEPTIONS"));
+    findings
+}
+
+/// Listed edges between folders that are both there, and that no line needs. Folders to come may be listed before they are there.
+fn stale_edges(parsed: &Crate, list: &[(&str, &str, &str)], name: &str) -> Vec<Finding> {
+    let is_there = |part: &str| parsed.modules.keys().any(|path| is_within(path, part));
+    let unused = list.iter().filter(|(from, to, _)| is_there(from) && is_there(to) && !is_used(parsed, from, to));
+    unused
+        .map(|(from, to, _)| stale("tests/architecture/layers.rs", format!("{from} → {to} is listed in {name} and nothing uses it")))
+        .collect()
+}
+
+fn is_used(parsed: &Crate, from: &str, to: &str) -> bool {
+    let users = parsed.modules.values().filter(|module| is_within(&module.path, from));
+    let mut mentions = users.flat_map(|module| module.mentions.iter().map(move |mention| (module, mention)));
+    mentions.any(|(module, mention)| match &mention.what {
+        What::Path(path) | What::Import(path) | What::Glob(path) | What::MacroName(path) => {
+            parsed.places(module, path).iter().any(|place| is_ours(place) && is_within(place, to))
+        }
+        _ => false,
+    })
 }
 
 fn is_accessor(mention: &Mention) -> bool {
@@ -149,7 +187,7 @@ impl Judged<'_> {
         if let Err(reason) = may_use(self.parsed, &self.module.path, place, to) {
             let found = format!("{} uses `{}`{}", shown(&self.module.path), shown(place), detour(written, place));
             self.report(findings, IMPORT, found, reason);
-        } else if from != to && !self.mention.is_test && !is_exception(&self.module.path, place) {
+        } else if from != to && !self.mention.is_test {
             edges.note(from, to, &self.module.file, self.mention.line);
         }
     }
@@ -356,8 +394,13 @@ fn is_listed_sibling(from: &str, to: &str) -> bool {
 }
 
 fn is_exception(from: &[String], to: &Absolute) -> bool {
-    let is_within = |path: &[String], prefix: &str| shown(path) == prefix || shown(path).starts_with(&format!("{prefix}::"));
     layers::EXCEPTIONS.iter().any(|(a, b, _)| is_within(from, a) && is_within(to, b))
+}
+
+/// Whether a path is the named one or below it; the library's root is everything right below it that is no folder of the map.
+fn is_within(path: &[String], part: &str) -> bool {
+    let name = shown(path);
+    name == part || name.strip_prefix(part).is_some_and(|rest| rest.starts_with("::")) || (part == layers::LIBRARY && name == "crate")
 }
 
 /// The folder of a path: what stands right below the root.
@@ -409,8 +452,8 @@ fn drawer(file: &str, line: usize, name: &str) -> Finding {
     }
 }
 
-fn stale(file: &str, found: &str) -> Finding {
-    Finding { file: file.to_owned(), line: 1, rule: STALE, found: found.to_owned(), remedy: "remove the entry".to_owned() }
+fn stale(file: &str, found: String) -> Finding {
+    Finding { file: file.to_owned(), line: 1, rule: STALE, found, remedy: "remove the entry".to_owned() }
 }
 
 /// Who uses whom among the folders, with one place for each edge.
