@@ -116,9 +116,7 @@ async fn operate(config: Config, metrics: Metrics) -> anyhow::Result<()> {
 async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, stop: CancellationToken) -> anyhow::Result<()> {
     let api = cluster::configuration(config.kubeconfig.as_deref()).await.context("cannot find the cluster")?;
     let elector = Elector::connect(api.clone(), lease_settings(&config), metrics.clone(), health).context("cannot reach the cluster")?;
-    // A standby is ready to take over; a leader was ready before.
-    synced.open();
-    let Some(held) = elector.acquire(&stop).await else { return Ok(()) };
+    let Some(held) = elector.acquire(&synced, &stop).await else { return Ok(()) };
     let leadership = held.leadership();
     let cluster =
         Cluster::connect(api, config.write_concurrency, Arc::new(move || leadership.remaining())).context("cannot reach the cluster")?;
@@ -135,11 +133,15 @@ async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, s
         metrics,
         shutdown: stop,
     };
+    let ready = move || {
+        synced.open();
+        tracing::info!("caches are complete");
+    };
     let (caught_up, drained) = (CaughtUp::default(), CancellationToken::new());
     let mark = caught_up.clone();
     let mut keeping = tokio::spawn(held.keep(move || mark.get().map(Refresh::caught_up), drained.clone()));
     let ended = tokio::select! {
-        ended = controller::run(setup, caught_up, || tracing::info!("caches are complete")) => ended.context("the controller failed"),
+        ended = controller::run(setup, caught_up, ready) => ended.context("the controller failed"),
         lost = &mut keeping => return lost.context("renewing the Lease failed")?.context("leadership was lost"),
     };
     drained.cancel();

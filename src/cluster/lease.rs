@@ -19,7 +19,7 @@ use k8s_openapi::{
 use kube::api::PostParams;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{Beat, Health, Metrics, Write};
+use crate::metrics::{Beat, Gate, Health, Metrics, Write};
 
 /// Everything that was due before this time was looked at, and every object that it woke was dealt with.
 pub const CAUGHT_UP_ANNOTATION: &str = "keyferry.dev/caught-up";
@@ -105,14 +105,21 @@ impl Elector {
         Self { leases, settings, metrics, beat }
     }
 
-    /// Waits until the Lease is ours; `None` when stopped before.
-    pub async fn acquire(self, stop: &CancellationToken) -> Option<Held> {
+    /// Waits until the Lease is ours; `None` when stopped before. Who stands by is ready, so the gate is open while somebody else
+    /// leads, and closed when this process begins to: its caches are empty then.
+    pub async fn acquire(self, ready: &Gate, stop: &CancellationToken) -> Option<Held> {
         let mut seen = None;
         loop {
             self.beat.now();
             let pause = match self.attempt(&mut seen).await {
-                Ok(Attempt::Held(lease, deadline)) => return Some(self.hold(*lease, deadline)),
-                Ok(Attempt::Wait(left)) => left.min(self.settings.retry),
+                Ok(Attempt::Held(lease, deadline)) => {
+                    ready.close();
+                    return Some(self.hold(*lease, deadline));
+                }
+                Ok(Attempt::Wait(left)) => {
+                    ready.open();
+                    left.min(self.settings.retry)
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the Lease could not be read or taken");
                     self.settings.retry

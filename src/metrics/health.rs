@@ -1,4 +1,4 @@
-//! Whether the process lives and whether it is ready: background tasks beat, gates open once.
+//! Whether the process lives and whether it is ready: background tasks beat, gates open and close.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -29,7 +29,7 @@ pub struct Beat {
     index: usize,
 }
 
-/// Something that must have happened before the process is ready.
+/// Something without which the process is not ready.
 #[derive(Debug)]
 pub struct Gate {
     health: Health,
@@ -84,9 +84,18 @@ impl Beat {
 }
 
 impl Gate {
-    /// It has happened.
+    /// It is there.
     pub fn open(&self) {
-        self.health.with(|state| state.gates[self.index].1 = true);
+        self.set(true);
+    }
+
+    /// It is not there any more.
+    pub fn close(&self) {
+        self.set(false);
+    }
+
+    fn set(&self, open: bool) {
+        self.health.with(|state| state.gates[self.index].1 = open);
     }
 }
 
@@ -116,5 +125,7 @@ mod tests {
         assert_eq!(health.closed(), ["caches"]);
         caches.open();
         assert!(health.closed().is_empty());
+        stores.close();
+        assert_eq!(health.closed(), ["stores"]);
     }
 }

@@ -109,7 +109,11 @@ fn elector(server: &Server, identity: &str) -> Elector {
 }
 
 async fn held(server: &Server, identity: &str) -> Held {
-    elector(server, identity).acquire(&CancellationToken::new()).await.expect("nobody stops it")
+    acquire(elector(server, identity)).await
+}
+
+async fn acquire(elector: Elector) -> Held {
+    elector.acquire(&Health::default().gate("caches"), &CancellationToken::new()).await.expect("nobody stops it")
 }
 
 fn spec(server: &Server) -> LeaseSpec {
@@ -148,10 +152,13 @@ async fn a_standby_waits_while_the_lease_is_held_and_starts_at_once_when_it_is_r
     let keeping = tokio::spawn(leader.keep(|| Some(mark("2026-01-02T03:04:05Z")), drained.clone()));
 
     let standby = elector(&server, "b");
-    let stop = CancellationToken::new();
-    let waiting = tokio::spawn(async move { standby.acquire(&stop).await });
+    let health = Health::default();
+    let ready = health.gate("caches");
+    assert_eq!(health.closed(), ["caches"]);
+    let waiting = tokio::spawn(async move { standby.acquire(&ready, &CancellationToken::new()).await });
     let before = server.writes();
     until(|| server.writes() >= before + 3).await;
+    until(|| health.closed().is_empty()).await;
     assert!(!waiting.is_finished());
 
     drained.cancel();
@@ -159,6 +166,7 @@ async fn a_standby_waits_while_the_lease_is_held_and_starts_at_once_when_it_is_r
     let held = waiting.await.unwrap().expect("it leads");
     assert_eq!(spec(&server).holder_identity.as_deref(), Some("b"));
     assert_eq!(held.caught_up(), Some(mark("2026-01-02T03:04:05Z")));
+    assert_eq!(health.closed(), ["caches"], "who begins to lead is ready when its caches are");
 }
 
 #[tokio::test]
@@ -167,7 +175,7 @@ async fn a_standby_that_is_stopped_never_takes_the_lease() {
     let _leader = held(&server, "a").await;
     let stop = CancellationToken::new();
     stop.cancel();
-    assert!(elector(&server, "b").acquire(&stop).await.is_none());
+    assert!(elector(&server, "b").acquire(&Health::default().gate("caches"), &stop).await.is_none());
     assert_eq!(spec(&server).holder_identity.as_deref(), Some("a"));
 }
 
@@ -208,7 +216,7 @@ async fn a_leader_that_cannot_renew_ends_when_its_time_is_up() {
     let mut short = settings("a");
     short.renew = Duration::from_millis(40);
     let elector = Elector::new(Box::new(server.clone()), short, Metrics::new(), &Health::default());
-    let leader = elector.acquire(&CancellationToken::new()).await.unwrap();
+    let leader = acquire(elector).await;
     server.set_down(true);
     let ended = leader.keep(|| None, CancellationToken::new()).await;
     assert_eq!(ended, Err(Lost::Expired("connection refused".to_owned())));
