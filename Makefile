@@ -1,3 +1,28 @@
-.PHONY: docs
+# try and test are what a newcomer needs; the others are for those who change something.
+.DEFAULT_GOAL := help
+.PHONY: help try test lint image docs crds
+
+help:
+	@echo "make try         see it work: a cluster, the operator, a changed value (KEEP=1 keeps it running)"
+	@echo "make test        run every test"
+	@echo "make lint        check format, lints and generated files"
+	@echo "make image       build the image without a daemon (as root)"
+	@echo "make docs crds   print docs/configuration.md and crds/ anew"
+
+try:
+	@KEEP='$(KEEP)' ci/try
+
+test:
+	@ci/test
+
+lint:
+	@ci/lint
+
+image:
+	@ci/image
+
 docs:
-	cargo run --locked --quiet -- reference > docs/configuration.md
+	cargo run --locked --quiet -- reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
+
+crds:
+	cargo run --locked --quiet -- crds --dir crds
