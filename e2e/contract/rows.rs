@@ -102,7 +102,8 @@ async fn climbing(mut subject: Box<dyn Subject>) {
             assert_eq!(RemoteKey::parse(subject.keys(), key), Err(KeyError::Traversal), "{key}");
         }
     }
-    let hidden = ["%2e%2e/outside/x", "app/%2e%2e/db", "..%2foutside", "..;/outside", "..\\outside", "%2e%2e/%2e%2e/outside/data/x", "app%2fdb"];
+    let hidden =
+        ["%2e%2e/outside/x", "app/%2e%2e/db", "..%2foutside", "..;/outside", "..\\outside", "%2e%2e/%2e%2e/outside/data/x", "app%2fdb"];
     for key in hidden {
         // Some systems have no such keys at all; to the others they are names like any.
         if RemoteKey::parse(subject.keys(), key).is_ok() {

@@ -3,6 +3,8 @@
 
 pub mod apply;
 pub mod fetch;
+#[cfg(test)]
+mod leaves;
 pub mod plan;
 pub mod report;
 pub mod resolve;

@@ -172,7 +172,7 @@ fn store(generation: i64) -> SecretStore {
     serde_json::from_value(manifest).expect("the fixture is a manifest")
 }
 
-fn written(write: &super::plan::Write) -> TargetFacts {
+pub fn written(write: &super::plan::Write) -> TargetFacts {
     TargetFacts {
         uid: "uid-target".to_owned(),
         resource_version: "100".to_owned(),

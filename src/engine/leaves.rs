@@ -1,0 +1,533 @@
+//! No field without an effect: every leaf of the kinds' specs has a pair of manifests that differ in it alone, and whose story
+//! (verdict, due decision, what is read, plan) differs because of it. A leaf without a pair is red, and so is a pair without a leaf.
+//!
+//! A leaf is a scalar, each value of an enumeration, each element of a list of scalars, and each object that may be left out
+//! (the arms of unions are such). To add a field: one row in `rows`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    core::PartialObjectMeta,
+    runtime::{reflector::store::Writer, watcher::Event},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    plan::{Plan, Repairs, Seen, Snapshot, Step, plan},
+    resolve::{Claims, Judged, World, judge, resolve},
+    scene::{noon, written},
+};
+use crate::{
+    access::Search,
+    backend::{self, Backend, Settings},
+    cluster::target::TargetIndex,
+    crd::{
+        manifest,
+        v1alpha1::{ExternalSecret, ExternalSecretStatus, Provider, TargetStatus},
+    },
+    digest::DigestKey,
+    fault::{Fault, Reason},
+    item::{Item, Reading, Sighting, Wanted},
+    name::{RemoteRef, StoreName},
+    schedule::due::{Standing, TargetState, due},
+    secret::SecretValue,
+};
+
+/// The specs of one small cluster: an object `app` in namespace `team`, a store of either kind called `main`, another called `other`.
+#[derive(Clone, Debug)]
+struct Specs {
+    object: Value,
+    own: Value,
+    shared: Value,
+}
+
+impl Specs {
+    fn of(&mut self, kind: &str) -> &mut Value {
+        match kind {
+            "ExternalSecret" => &mut self.object,
+            "SecretStore" => &mut self.own,
+            "ClusterSecretStore" => &mut self.shared,
+            other => unreachable!("no kind {other}"),
+        }
+    }
+}
+
+/// A leaf, the manifests around it, and the two values that it has in the pair; null leaves it out.
+struct Row {
+    leaf: String,
+    around: Specs,
+    values: [Value; 2],
+}
+
+/// What admission refuses as a whole, so that nothing below it can be set.
+const REFUSED: &[(&str, &str)] = &[("SecretStore.spec.provider.env.", "the arm itself is refused: it is for ClusterSecretStores")];
+
+#[tokio::test]
+async fn every_leaf_of_the_specs_makes_a_difference() {
+    let servers = [Server::start("one").await, Server::start("two").await];
+    let rows = rows(&servers);
+    let told: BTreeSet<&str> = rows.iter().map(|row| row.leaf.as_str()).collect();
+    assert_eq!(told.len(), rows.len(), "a leaf has two rows");
+    let leaves = leaves();
+    let missing: Vec<_> = leaves.iter().filter(|leaf| !told.contains(leaf.as_str())).collect();
+    assert!(missing.is_empty(), "leaves without a pair of inputs that they tell apart: {missing:#?}");
+    let unknown: Vec<_> = told.iter().filter(|leaf| !leaves.contains(**leaf)).collect();
+    assert!(unknown.is_empty(), "rows without a leaf: {unknown:#?}");
+    for row in &rows {
+        let [one, other] = row.values.clone().map(|value| row.with(&value));
+        let (first, second) = (story(&one).await, story(&other).await);
+        assert_ne!(first, second, "{} makes no difference", row.leaf);
+        assert_eq!(first, story(&one).await, "{}: the story is not the same twice, so its differences prove nothing", row.leaf);
+    }
+}
+
+/// The walker must see scalars, enumerations, unions, lists and maps, or it would miss leaves in silence.
+#[test]
+fn the_walker_sees_every_shape() {
+    let schema = json!({"type": "object", "required": ["must"], "properties": {
+        "must": {"type": "object", "properties": {"text": {"type": "string"}}},
+        "may": {"type": "object", "properties": {"number": {"type": "integer"}}},
+        "choice": {"type": "string", "enum": ["A", "B"]},
+        "list": {"type": "array", "items": {"type": "string"}},
+        "things": {"type": "array", "items": {"type": "object", "properties": {"flag": {"type": "boolean"}}}},
+        "map": {"type": "object", "additionalProperties": {"type": "string"}},
+    }});
+    let mut found = BTreeSet::new();
+    walk(&schema, "s", &mut found);
+    let expected = ["s.choice=A", "s.choice=B", "s.list[]", "s.map{}", "s.may", "s.may.number", "s.must.text", "s.things[].flag"];
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+}
+
+fn leaves() -> BTreeSet<String> {
+    let mut leaves = BTreeSet::new();
+    for manifest in manifest::all() {
+        let crd = serde_json::to_value(&manifest.crd).expect("a definition is JSON");
+        let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").expect("a kind has a spec");
+        walk(spec, &format!("{}.spec", manifest.crd.spec.names.kind), &mut leaves);
+    }
+    leaves.retain(|leaf| !REFUSED.iter().any(|(refused, _)| leaf.starts_with(refused)));
+    leaves
+}
+
+fn walk(schema: &Value, path: &str, leaves: &mut BTreeSet<String>) {
+    let is_required = |name: &str| schema["required"].as_array().is_some_and(|names| names.contains(&json!(name)));
+    if let Some(properties) = schema["properties"].as_object() {
+        for (name, inner) in properties {
+            let inner_path = format!("{path}.{name}");
+            if inner["properties"].is_object() && !is_required(name) {
+                leaves.insert(inner_path.clone());
+            }
+            walk(inner, &inner_path, leaves);
+        }
+    } else if schema["additionalProperties"].is_object() {
+        leaves.insert(format!("{path}{{}}"));
+    } else if schema["items"].is_object() {
+        walk(&schema["items"], &format!("{path}[]"), leaves);
+    } else if let Some(values) = schema["enum"].as_array() {
+        leaves.extend(values.iter().map(|value| format!("{path}={}", value.as_str().expect("an enumeration of texts"))));
+    } else {
+        leaves.insert(path.to_owned());
+    }
+}
+
+impl Row {
+    fn new(leaf: impl Into<String>, around: &Specs, values: [Value; 2]) -> Self {
+        Self { leaf: leaf.into(), around: around.clone(), values }
+    }
+
+    /// The manifests with that value at the leaf's place; the first element stands for a list's.
+    fn with(&self, value: &Value) -> Specs {
+        let mut specs = self.around.clone();
+        let (kind, path) = self.leaf.split_once(".spec.").expect("a leaf of a spec");
+        let path = path.split('=').next().expect("a path");
+        let mut node = specs.of(kind);
+        let steps: Vec<&str> = path.split('.').collect();
+        for (at, step) in steps.iter().enumerate() {
+            let name = step.trim_end_matches("[]").trim_end_matches("{}");
+            if at + 1 < steps.len() || step.ends_with("[]") || step.ends_with("{}") {
+                node = &mut node[name];
+                node = match step {
+                    step if step.ends_with("[]") => &mut node[0],
+                    step if step.ends_with("{}") => node.as_object_mut().expect("a map").values_mut().next().expect("a member"),
+                    _ => node,
+                };
+                if at + 1 == steps.len() {
+                    *node = value.clone();
+                }
+            } else if value.is_null() {
+                node.as_object_mut().expect("an object").remove(name);
+            } else {
+                node[name] = value.clone();
+            }
+        }
+        specs
+    }
+}
+
+fn rows(servers: &[Server; 2]) -> Vec<Row> {
+    let fake = |name: &str| {
+        json!({"provider": {"fake": {"data": [
+            {"key": "doc", "value": format!("{{\"a\": \"{name}\", \"b\": {{\"c\": \"inner of {name}\"}}}}")},
+            {"key": "doc", "value": "{\"a\": \"older\", \"b\": {\"c\": \"older\"}}", "version": "1"},
+            {"key": "x/y", "value": format!("y of {name}")},
+            {"key": "x/z", "value": format!("z of {name}")},
+            {"key": "dup", "value": "{\"a\": \"dup\"}"},
+        ]}}})
+    };
+    let mut shared = fake("shared");
+    shared["allowAllNamespaces"] = json!(true);
+    let object = json!({"secretStoreRef": {"name": "main"}, "data": [{"secretKey": "k", "remoteRef": {"key": "doc", "property": "a"}}]});
+    let specs = Specs { object, own: fake("own"), shared };
+    let mut rows = of_the_object(&specs);
+    rows.extend(of_entries(&specs));
+    for kind in ["SecretStore", "ClusterSecretStore"] {
+        rows.extend(of_a_store(kind, &specs, servers));
+    }
+    rows.extend(of_conditions(&specs));
+    rows
+}
+
+fn of_the_object(specs: &Specs) -> Vec<Row> {
+    let row = |leaf: &str, one: Value, other: Value| Row::new(format!("ExternalSecret.spec.{leaf}"), specs, [one, other]);
+    let targeted = |leaf: &str, one: Value, other: Value| {
+        let mut around = specs.clone();
+        around.object["target"] = json!({"name": "secret"});
+        Row::new(format!("ExternalSecret.spec.{leaf}"), &around, [one, other])
+    };
+    vec![
+        row("secretStoreRef", json!({"name": "main"}), Value::Null),
+        row("secretStoreRef.name", json!("main"), json!("other")),
+        row("secretStoreRef.kind=SecretStore", json!("SecretStore"), json!("ClusterSecretStore")),
+        row("secretStoreRef.kind=ClusterSecretStore", json!("ClusterSecretStore"), Value::Null),
+        row("refreshPolicy=Periodic", json!("Periodic"), json!("OnChange")),
+        row("refreshPolicy=OnChange", json!("OnChange"), json!("CreatedOnce")),
+        row("refreshPolicy=CreatedOnce", json!("CreatedOnce"), Value::Null),
+        row("refreshInterval", json!("30s"), json!("1m")),
+        row("suspend", json!(true), json!(false)),
+        row("target", json!({"name": "secret"}), Value::Null),
+        targeted("target.name", json!("secret"), json!("another")),
+        targeted("target.creationPolicy=Owner", json!("Owner"), json!("Orphan")),
+        targeted("target.creationPolicy=Orphan", json!("Orphan"), json!("None")),
+        targeted("target.creationPolicy=None", json!("None"), Value::Null),
+        targeted("target.deletionPolicy=Retain", json!("Retain"), json!("Delete")),
+        targeted("target.deletionPolicy=Delete", json!("Delete"), Value::Null),
+    ]
+}
+
+fn of_entries(specs: &Specs) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut add = |leaf: &str, entry: Value, one: Value, other: Value| {
+        let (list, _) = leaf.split_once("[]").expect("an entry's leaf");
+        let mut around = specs.clone();
+        around.object = json!({"secretStoreRef": {"name": "main"}});
+        around.object[list] = json!([entry]);
+        rows.push(Row::new(format!("ExternalSecret.spec.{leaf}"), &around, [one, other]));
+    };
+    let data = json!({"secretKey": "k", "remoteRef": {"key": "doc", "property": "a"}});
+    let extract = json!({"extract": {"key": "doc"}});
+    let find = json!({"find": {"path": "x", "name": {"regexp": "y"}}});
+    let elsewhere = json!({"storeRef": {"name": "other"}});
+    add("data[].secretKey", data.clone(), json!("k"), json!("l"));
+    add("data[].remoteRef.key", data.clone(), json!("doc"), json!("dup"));
+    add("data[].remoteRef.property", data.clone(), json!("a"), json!("b.c"));
+    add("data[].remoteRef.version", data.clone(), json!("1"), Value::Null);
+    add("dataFrom[].extract", extract.clone(), json!({"key": "doc"}), Value::Null);
+    add("dataFrom[].extract.key", extract.clone(), json!("doc"), json!("dup"));
+    add("dataFrom[].extract.property", extract.clone(), json!("b"), Value::Null);
+    add("dataFrom[].extract.version", extract.clone(), json!("1"), Value::Null);
+    add("dataFrom[].find", find.clone(), json!({"path": "x"}), Value::Null);
+    add("dataFrom[].find.path", find.clone(), json!("x"), json!("elsewhere"));
+    add("dataFrom[].find.name", find.clone(), json!({"regexp": "y"}), Value::Null);
+    add("dataFrom[].find.name.regexp", find.clone(), json!("y"), json!("z"));
+    for (list, entry) in [("data[]", data), ("dataFrom[]", extract)] {
+        let mut sourced = entry.clone();
+        sourced["sourceRef"] = json!({"storeRef": {"name": "main"}});
+        add(&format!("{list}.sourceRef"), entry, elsewhere.clone(), Value::Null);
+        add(&format!("{list}.sourceRef.storeRef.name"), sourced.clone(), json!("main"), json!("other"));
+        for (kind, another) in [("SecretStore", "ClusterSecretStore"), ("ClusterSecretStore", "SecretStore")] {
+            add(&format!("{list}.sourceRef.storeRef.kind={kind}"), sourced.clone(), json!(kind), json!(another));
+        }
+    }
+    rows
+}
+
+/// The leaves that both kinds of store have.
+fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
+    let is_cluster = kind == "ClusterSecretStore";
+    let mut specs = specs.clone();
+    specs.object["secretStoreRef"]["kind"] = json!(kind);
+    let mut rows = Vec::new();
+    let mut add = |leaf: &str, provider: Value, one: Value, other: Value| {
+        let mut around = specs.clone();
+        around.of(kind)["provider"] = provider;
+        rows.push(Row::new(format!("{kind}.spec.provider.{leaf}"), &around, [one, other]));
+    };
+    let fake = json!({"data": [{"key": "doc", "value": "{\"a\": 0}"}]});
+    let file = json!({"path": "one"});
+    let env = json!({"prefix": "APP_"});
+    let credential = |namespace: Option<&str>| json!({"name": "t", "namespace": namespace.map_or(Value::Null, Value::from)});
+    let vault = json!({"server": servers[0].url, "auth": {"tokenSecretRef": credential(is_cluster.then_some("vault"))}});
+    for (arm, block) in [("fake", &fake), ("file", &file), ("env", &env), ("vault", &vault)] {
+        add(arm, json!({}), block.clone(), Value::Null);
+    }
+    add("fake.data[].key", json!({"fake": fake}), json!("doc"), json!("another"));
+    add("fake.data[].value", json!({"fake": fake}), json!("{\"a\": 1}"), json!("{\"a\": 2}"));
+    add("fake.data[].version", json!({"fake": fake}), json!("7"), Value::Null);
+    add("file.path", json!({"file": file}), json!("one"), json!("two"));
+    if is_cluster {
+        add("env.prefix", json!({"env": env}), json!("APP_"), json!("CFG_"));
+        add("env.style=Flat", json!({"env": env}), json!("Flat"), json!("Nested"));
+        add("env.style=Nested", json!({"env": env}), json!("Nested"), Value::Null);
+    }
+    add("vault.server", json!({"vault": vault}), json!(servers[0].url), json!(servers[1].url));
+    add("vault.path", json!({"vault": vault}), json!("team"), Value::Null);
+    add("vault.caBundle", json!({"vault": vault}), json!("bm8gY2VydGlmaWNhdGU="), Value::Null);
+    add("vault.auth.tokenSecretRef.name", json!({"vault": vault}), json!("t"), json!("u"));
+    add("vault.auth.tokenSecretRef.key", json!({"vault": vault}), json!("root"), Value::Null);
+    let namespaces = if is_cluster { ["vault", "elsewhere"] } else { ["team", "elsewhere"] };
+    add("vault.auth.tokenSecretRef.namespace", json!({"vault": vault}), json!(namespaces[0]), json!(namespaces[1]));
+    let mut bound = specs.clone();
+    bound.of(kind)["allowedKeys"] = json!([""]);
+    rows.push(Row::new(format!("{kind}.spec.allowedKeys[]"), &bound, [json!("do*"), json!("{namespace}/**")]));
+    rows
+}
+
+fn of_conditions(specs: &Specs) -> Vec<Row> {
+    let mut specs = specs.clone();
+    specs.object["secretStoreRef"]["kind"] = json!("ClusterSecretStore");
+    let allowing = Row::new("ClusterSecretStore.spec.allowAllNamespaces", &specs, [json!(true), json!(false)]);
+    specs.shared["allowAllNamespaces"] = json!(false);
+    let mut rows = vec![allowing];
+    let mut add = |leaf: &str, condition: Value, one: Value, other: Value| {
+        let mut around = specs.clone();
+        around.shared["conditions"] = json!([condition]);
+        rows.push(Row::new(format!("ClusterSecretStore.spec.conditions[].{leaf}"), &around, [one, other]));
+    };
+    // Namespace `team` has the label tier=gold.
+    let selecting = |key: &str, operator: &str, values: Value| {
+        let mut expression = json!({"key": key, "operator": operator});
+        expression["values"] = values;
+        json!({"namespaceSelector": {"matchExpressions": [expression]}})
+    };
+    let nobody = json!({"namespaces": ["nobody"]});
+    add("namespaces[]", nobody.clone(), json!("team"), json!("tea"));
+    add("namespaceRegexes[]", json!({"namespaceRegexes": [""]}), json!("t.*"), json!("t"));
+    add("namespaceSelector", nobody, json!({"matchLabels": {"tier": "gold"}}), Value::Null);
+    add("namespaceSelector.matchLabels{}", json!({"namespaceSelector": {"matchLabels": {"tier": ""}}}), json!("gold"), json!("silver"));
+    let expression = "namespaceSelector.matchExpressions[]";
+    add(&format!("{expression}.key"), selecting("tier", "Exists", json!([])), json!("tier"), json!("zone"));
+    add(&format!("{expression}.values[]"), selecting("tier", "In", json!([""])), json!("gold"), json!("silver"));
+    for (operator, another, values) in [
+        ("In", "NotIn", json!(["gold"])),
+        ("NotIn", "In", json!(["gold"])),
+        ("Exists", "DoesNotExist", json!([])),
+        ("DoesNotExist", "Exists", json!([])),
+    ] {
+        add(&format!("{expression}.operator={operator}"), selecting("tier", "", values), json!(operator), json!(another));
+    }
+    rows
+}
+
+/// All that follows from the manifests: verdicts, when to look, what is read, the plan of a new target, the plan once all is gone.
+async fn story(specs: &Specs) -> String {
+    let stage = Stage::new(specs);
+    let judged = stage.judged();
+    let mut story = decisions(&judged);
+    let snapshot = stage.look(&judged).await;
+    let first = stage.plan(&judged, &snapshot);
+    tell(&mut story, &first);
+    let stage = stage.apply(&first);
+    let judged = stage.judged();
+    let gone = snapshot.iter().map(|seen| seen.as_ref().map(|_| gone())).collect();
+    tell(&mut story, &stage.plan(&judged, &gone));
+    story
+}
+
+fn decisions(judged: &Judged) -> String {
+    let request = &judged.request;
+    let mut text = format!("verdicts {:?}\ncredentials {:?}\nlooks every {:?}\n", judged.verdicts, judged.credentials, request.interval);
+    for target in [TargetState::Unwritten, TargetState::InOrder, TargetState::Missing, TargetState::Drifted] {
+        for (is_settled, is_woken) in [(true, false), (true, true), (false, false)] {
+            let (is_suspended, policy) = (request.is_suspended, request.policy);
+            let decision = due(&Standing { is_suspended, policy, is_settled, is_woken, target, is_overdue: false });
+            let _ = write!(text, "{decision:?} ");
+        }
+    }
+    text
+}
+
+/// The plan as people read it, with the values of the fixture.
+fn tell(story: &mut String, plan: &Plan) {
+    let _ = write!(story, "\n{plan}");
+    for step in &plan.steps {
+        if let Step::Write(write) = step {
+            let values = write.body.data.values().map(|value| String::from_utf8_lossy(value.expose()).into_owned());
+            let _ = writeln!(story, "{:?}", values.collect::<Vec<_>>());
+        }
+    }
+}
+
+fn gone() -> Seen {
+    let sighting = Sighting::Value(Reading::Absent(Fault::absent(Reason::NotFound, "gone")));
+    Seen { sighting, is_absence_confirmed: true, is_braked: false }
+}
+
+struct Stage {
+    world: World,
+    object: ExternalSecret,
+    status: ExternalSecretStatus,
+    root: tempfile::TempDir,
+    key: DigestKey,
+}
+
+impl Stage {
+    fn new(specs: &Specs) -> Self {
+        let (mut own, mut shared, mut namespaces) = (Writer::default(), Writer::default(), Writer::default());
+        let world = World {
+            secret_stores: own.as_reader(),
+            cluster_stores: shared.as_reader(),
+            namespaces: namespaces.as_reader(),
+            targets: TargetIndex::default(),
+            claims: Claims::default(),
+            protected: Arc::default(),
+        };
+        own.apply_watcher_event(&Event::Apply(parsed(&manifest("SecretStore", "main", &specs.own))));
+        shared.apply_watcher_event(&Event::Apply(parsed(&manifest("ClusterSecretStore", "main", &specs.shared))));
+        let team: PartialObjectMeta<Namespace> = parsed(&json!({"metadata": {"name": "team", "labels": {"tier": "gold"}}}));
+        namespaces.apply_watcher_event(&Event::Apply(team));
+        let object: ExternalSecret = parsed(&manifest("ExternalSecret", "app", &specs.object));
+        world.claims.put(&object);
+        let root = tempfile::tempdir().expect("a temporary folder");
+        Self { world, object, status: ExternalSecretStatus::default(), root, key: DigestKey::new(&[7; 32]) }
+    }
+
+    fn judged(&self) -> Judged {
+        judge(resolve(&self.world, Arc::new(self.object.clone()), self.status.clone(), noon()), &self.world.protected)
+    }
+
+    fn plan(&self, judged: &Judged, snapshot: &Snapshot) -> Plan {
+        plan(judged, snapshot, &self.key, &Repairs { window: Duration::from_secs(300), ..Repairs::default() })
+    }
+
+    fn apply(mut self, plan: &Plan) -> Self {
+        for step in &plan.steps {
+            let Step::Write(write) = step else { continue };
+            self.world.targets.put(("team".to_owned(), write.body.name.clone()), written(write), true);
+            self.status.target = Some(TargetStatus { name: write.body.name.clone(), uid: Some("uid-target".to_owned()) });
+        }
+        self
+    }
+
+    /// Reads through the real backends; nothing, while any reference is refused.
+    async fn look(&self, judged: &Judged) -> Snapshot {
+        if judged.verdicts.iter().any(Result::is_err) {
+            return judged.verdicts.iter().map(|_| None).collect();
+        }
+        let mut snapshot = Snapshot::new();
+        for (entry, granted) in judged.request.entries().iter().zip(judged.verdicts.iter().flatten()) {
+            let name = judged.request.store_of(entry);
+            let sighting = match self.open(judged, &name) {
+                Ok(backend) => sighting(backend.as_ref(), granted.get()).await,
+                Err(fault) => Sighting::Value(Reading::Unknown(fault)),
+            };
+            snapshot.push(Some(Seen { sighting, is_absence_confirmed: false, is_braked: false }));
+        }
+        snapshot
+    }
+
+    /// The token of a credential says which it is.
+    fn open(&self, judged: &Judged, name: &StoreName) -> Result<Arc<dyn Backend>, Fault> {
+        let view = judged.request.stores[name].as_ref().expect("a store that was judged");
+        let credential = judged.credentials[name].clone()?;
+        let token = credential.map(|key| SecretValue::from(format!("{}/{}/{}", key.get().namespace, key.get().name, key.get().key)));
+        let provider: Provider<'_> = view.provider()?;
+        backend::open(name, provider, token, &self.settings())
+    }
+
+    fn settings(&self) -> Settings {
+        let variables = [("APP_DOC", "{\"a\": \"flat\"}"), ("APP___DOC", "{\"a\": \"nested\"}"), ("CFG_DOC", "{\"a\": \"other\"}")];
+        let environment: BTreeMap<_, _> =
+            variables.into_iter().map(|(name, value)| (name.to_owned(), SecretValue::from(value.to_owned()))).collect();
+        Settings {
+            file_root: Some(self.root.path().to_owned()),
+            file_master_key: Some(self.root.path().join("master")),
+            file_namespaced: true,
+            environment,
+            call_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+async fn sighting(backend: &dyn Backend, item: &Item) -> Sighting {
+    match &item.wanted {
+        Wanted::Value(wanted) => Sighting::Value(backend.fetch(std::slice::from_ref(wanted)).await.remove(0)),
+        Wanted::Find(find) => {
+            let search = Search::new(find).expect("it was granted");
+            let names = backend.lister().expect("a store that lists").list(None).await.expect("a list");
+            let mut found = BTreeMap::new();
+            for key in names.into_iter().filter(|name| search.takes(name)) {
+                let wanted = RemoteRef { key: key.clone(), version: None };
+                if let Reading::Found(fetched) = backend.fetch(&[wanted]).await.remove(0) {
+                    found.insert(key, fetched);
+                }
+            }
+            Sighting::Found(Ok(found))
+        }
+    }
+}
+
+fn manifest(kind: &str, name: &str, spec: &Value) -> Value {
+    let mut metadata = json!({"name": name, "uid": format!("uid-{kind}"), "generation": 1, "resourceVersion": "5"});
+    if kind != "ClusterSecretStore" {
+        metadata["namespace"] = json!("team");
+    }
+    json!({"apiVersion": "keyferry.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(manifest: &Value) -> T {
+    serde_json::from_value(manifest.clone()).expect("the fixture is a manifest")
+}
+
+/// A key-value server that tells its name, the path and the token it was asked with.
+struct Server {
+    url: String,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Server {
+    async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
+        let url = format!("http://{}", listener.local_addr().expect("a bound port"));
+        let task = tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = connection.read_u8().await else { break };
+                    head.push(byte);
+                }
+                let _ = connection.write_all(answer(name, &String::from_utf8_lossy(&head)).as_bytes()).await;
+            }
+        });
+        Self { url, _task: AbortOnDropHandle::new(task) }
+    }
+}
+
+fn answer(name: &str, head: &str) -> String {
+    let line = head.lines().next().unwrap_or_default();
+    let token = head.lines().find(|line| line.to_ascii_lowercase().starts_with("x-vault-token")).unwrap_or_default();
+    let value = json!({"data": {"data": {"a": format!("{name}: {line} {token}")}, "metadata": {"version": 3, "deletion_time": "", "destroyed": false}}});
+    let engine = json!({"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}});
+    let body = if line.contains("/sys/internal/") { engine } else { value }.to_string();
+    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
