@@ -276,7 +276,7 @@ pub fn resolve(world: &World, object: Arc<ExternalSecret>, status: ExternalSecre
         is_suspended: object.spec.suspend.unwrap_or(false),
         is_deleting: object.metadata.deletion_timestamp.is_some(),
         is_leaving: namespace.as_ref().is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()),
-        token: object.annotations().get(REFRESH_ANNOTATION).filter(|token| !token.is_empty()).cloned(),
+        token: object.annotations().get(REFRESH_ANNOTATION).filter(|token| !token.is_empty()).map(|token| echo(token)),
         namespace_labels: namespace.and_then(|namespace| namespace.metadata.labels.clone()).unwrap_or_default(),
         facts: world.targets.get(&name),
         target,
@@ -289,6 +289,11 @@ pub fn resolve(world: &World, object: Arc<ExternalSecret>, status: ExternalSecre
         object,
         key,
     }
+}
+
+/// The token as status repeats it: one that is longer than the field is told by its hash.
+fn echo(token: &str) -> String {
+    if token.len() <= 256 { token.to_owned() } else { format!("sha256:{}", sha256_hex(token)) }
 }
 
 fn interval(text: Option<&str>) -> Result<Duration, Fault> {
@@ -320,9 +325,13 @@ pub fn judge(request: Request, protected: &BTreeSet<String>) -> Judged {
             access::judge(&asker, &store, seen.as_ref(), entry.reference)
         })
         .collect();
+    // A store that refuses everything is not even opened: its credential is read for nobody.
+    let admitted: BTreeSet<StoreName> =
+        request.entries().iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(entry, _)| request.store_of(entry)).collect();
     let credentials = request
         .stores
         .iter()
+        .filter(|(name, _)| admitted.contains(name))
         .filter_map(|(name, view)| view.as_ref().map(|view| (name.clone(), access::credential(&view.seen(name)))))
         .collect();
     let inputs = inputs(&request, &verdicts);
@@ -389,5 +398,35 @@ impl Request {
     #[must_use]
     pub fn target_key(&self) -> TargetName {
         (self.key.namespace.clone(), self.target.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{crd::v1alpha1::REFRESH_ANNOTATION, engine::scene::Scene};
+
+    fn asking_for(key: &str) -> Scene {
+        Scene::new(json!({"secretStoreRef": {"name": "main"}, "data": [{"secretKey": "k", "remoteRef": {"key": key}}]}))
+    }
+
+    #[test]
+    fn the_credential_of_a_store_that_refuses_is_not_asked_for() {
+        assert_eq!(asking_for("a").judged().credentials.len(), 1);
+        assert!(asking_for("../a").judged().credentials.is_empty());
+    }
+
+    #[test]
+    fn a_refresh_token_that_status_cannot_hold_is_told_by_its_hash() {
+        let token = |text: String| {
+            let mut scene = asking_for("a");
+            scene.object.metadata.annotations = Some([(REFRESH_ANNOTATION.to_owned(), text)].into());
+            scene.judged().request.token
+        };
+        assert_eq!(token("x".repeat(256)), Some("x".repeat(256)));
+        let (one, other) = (token("x".repeat(257)).unwrap(), token("y".repeat(257)).unwrap());
+        assert!(one != other && one.len() <= 256 && one.starts_with("sha256:"), "{one}");
+        assert_eq!(token(String::new()), None);
     }
 }
