@@ -157,6 +157,9 @@ pub const OWNED: &[(&str, &[&str], &str)] = &[
 /// The only reader of the environment.
 pub const ENVIRONMENT: &str = "config";
 
+/// Parts of upper layers that decide, and so are held to what decisions are held to.
+pub const PURE: &[&str] = &["engine::plan", "engine::report", "backend::vault::answer", "cluster::target"];
+
 /// What vocabulary and decisions may not touch.
 pub const IMPURE: &[&str] = &[
     "std::fs",

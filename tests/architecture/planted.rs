@@ -767,6 +767,12 @@ fn pure_layers_have_no_clock_no_input_and_no_async() {
         Planted { spelled: "hidden clock", files: &[("src/schedule/mod.rs", "fn f(x: X) {\n    x.elapsed();\n}")], rule, at },
         Planted { spelled: "future by hand", files: &[("src/schedule/mod.rs", "\nfn f() -> impl std::future::Future {}")], rule, at },
         Planted { spelled: "log", files: &[("src/schedule/mod.rs", "fn f() {\n    tracing::info!(\"x\");\n}")], rule, at },
+        Planted {
+            spelled: "a part of the engine that decides",
+            files: &[("src/engine/plan/record.rs", "\nuse tokio::fs;")],
+            rule,
+            at: ("src/engine/plan/record.rs", 2),
+        },
         Planted { spelled: "vocabulary", files: &[("src/name.rs", "\nuse tokio::fs;")], rule, at: ("src/name.rs", 2) },
     ]);
 }

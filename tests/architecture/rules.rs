@@ -302,8 +302,9 @@ impl Judged<'_> {
     }
 
     fn must_be_pure(&self) -> bool {
-        let is_pure = matches!(layers::layer_of(self.unit()), Some(Layer::Vocabulary | Layer::Decision));
-        is_pure && !self.mention.is_test
+        let is_pure_layer = matches!(layers::layer_of(self.unit()), Some(Layer::Vocabulary | Layer::Decision));
+        let is_pure_part = layers::PURE.iter().any(|part| is_within(&self.module.path, part));
+        (is_pure_layer || is_pure_part) && !self.mention.is_test
     }
 
     /// A macro may be expanded outside the folder that defines it.
