@@ -13,10 +13,9 @@ import (
 func newEtcdCommand() *cobra.Command {
 	var dataDir, clientURL, peerURL string
 	command := &cobra.Command{
-		Use:           "etcd",
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Use:          "etcd",
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
 		RunE: func(*cobra.Command, []string) error {
 			config, err := etcdConfig(dataDir, clientURL, peerURL)
 			if err != nil {

@@ -20,14 +20,15 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"
 )
 
-// commands builds lazily: each upstream command claims process-wide state
-// (signal handlers, feature gates) when it is constructed.
-var commands = map[string]func() *cobra.Command{
-	"etcd":                    newEtcdCommand,
-	"kube-apiserver":          apiserver.NewAPIServerCommand,
-	"kube-controller-manager": controllermanager.NewControllerManagerCommand,
-	"kubectl":                 kubectl.NewDefaultKubectlCommand,
-	"up":                      newUpCommand,
+// commands run one subcommand each and give its exit code. Upstream commands
+// claim process-wide state (signal handlers, feature gates) when constructed:
+// only the one that runs may be.
+var commands = map[string]func() int{
+	"etcd":                    func() int { return execute(newEtcdCommand()) },
+	"kube-apiserver":          func() int { return cli.Run(apiserver.NewAPIServerCommand()) },
+	"kube-controller-manager": func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) },
+	"kubectl":                 runKubectl,
+	"up":                      func() int { return execute(newUpCommand()) },
 }
 
 const usage = "usage: controlplane etcd|kube-apiserver|kube-controller-manager|kubectl|up [flags]"
@@ -39,13 +40,21 @@ func main() {
 	}
 	// The upstream commands parse os.Args themselves: drop our own name, so
 	// that the subcommand's stands first.
-	name := os.Args[1]
+	run := commands[os.Args[1]]
 	os.Args = os.Args[1:]
-	command := commands[name]()
-	if name == "kubectl" {
-		// kubectl words its own errors and has exit codes of its own.
-		kubectlutil.CheckErr(cli.RunNoErrOutput(command))
-		return
+	os.Exit(run())
+}
+
+// execute runs a command of ours; cobra has printed the error.
+func execute(command *cobra.Command) int {
+	if command.Execute() != nil {
+		return 1
 	}
-	os.Exit(cli.Run(command))
+	return 0
+}
+
+// runKubectl exits by itself on an error: its words and exit codes are its own.
+func runKubectl() int {
+	kubectlutil.CheckErr(cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()))
+	return 0
 }

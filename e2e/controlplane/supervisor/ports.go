@@ -21,9 +21,13 @@ const portTries = 1000
 // freePorts gives different ports of 127.0.0.1 that nobody listened on just
 // now; a server must still be ready to find its port taken.
 func freePorts(count int) ([]int, error) {
+	return freePortsFrom(lowestPort, highestPort, count)
+}
+
+func freePortsFrom(lowest, highest, count int) ([]int, error) {
 	var ports []int
 	for range portTries {
-		port := lowestPort + rand.IntN(highestPort-lowestPort+1)
+		port := lowest + rand.IntN(highest-lowest+1)
 		listener, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue

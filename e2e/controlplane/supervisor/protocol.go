@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -59,8 +60,8 @@ func exportLine(kubeconfig string) string {
 	return "export KUBECONFIG='" + strings.ReplaceAll(kubeconfig, "'", `'\''`) + "'"
 }
 
-// readLines ends everything when the other side of stdin is gone: whoever
-// started us may have died without a word.
+// readLines ends everything when the other side of stdin is gone, without
+// waiting for earlier commands: whoever started us may have died without a word.
 func readLines(stdin io.Reader, lines chan<- string, end func()) {
 	scanner := bufio.NewScanner(stdin)
 	for scanner.Scan() {
@@ -101,7 +102,7 @@ func obey(ctx context.Context, apiserver apiserverSwitch, command string) reply 
 	case "start-apiserver":
 		err = apiserver.restartAPIServer(ctx)
 	default:
-		err = fmt.Errorf("unknown command; there are kill-apiserver, start-apiserver and stop")
+		err = errors.New("unknown command; there are kill-apiserver, start-apiserver and stop")
 	}
 	if err != nil {
 		return reply{Command: command, Error: err.Error()}

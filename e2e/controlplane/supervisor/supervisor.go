@@ -42,7 +42,7 @@ func Run(options Options) error {
 
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
-	lines := make(chan string)
+	lines := make(chan string, 64) // more than anybody sends ahead: the end of stdin must be seen at any time
 	if !options.DetachStdin {
 		go readLines(options.Stdin, lines, cancel)
 	}
