@@ -10,7 +10,7 @@ help:
 	@echo "make docs crds   print docs/configuration.md and crds/ anew"
 
 try:
-	@KEEP='$(KEEP)' ci/try
+	@ci/try
 
 test:
 	@ci/test
