@@ -4,7 +4,9 @@
 //! `layers` is the map and the lists, the only file to edit when a folder or an allowed edge is added. `parse` turns the
 //! sources into modules with everything they mention, `resolve` follows a mention through aliases, globs and re-exports to
 //! what it stands for, `rules` judges. `planted` proves with planted violations that each rule bites.
+//! `documents` holds README, ARCHITECTURE and the others to what is there.
 
+mod documents;
 mod layers;
 mod parse;
 mod planted;
