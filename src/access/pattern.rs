@@ -20,7 +20,21 @@ pub fn expand(patterns: &[String], provider: ProviderKind, namespace: &str) -> V
 /// Whether one of the expanded patterns admits the key: `*` is any text without `/`, `**` any text, and `**/` also nothing at all.
 #[must_use]
 pub fn key_allowed(patterns: &[String], key: &RemoteKey) -> bool {
-    patterns.iter().any(|pattern| admits(&tokens(pattern), key.as_str()))
+    patterns.iter().any(|pattern| Pattern::new(pattern).admits(key))
+}
+
+/// An expanded pattern that is ready for many keys.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern(Vec<Token>);
+
+impl Pattern {
+    pub(super) fn new(expanded: &str) -> Self {
+        Self(tokens(expanded))
+    }
+
+    pub(super) fn admits(&self, key: &RemoteKey) -> bool {
+        admits(&self.0, key.as_str())
+    }
 }
 
 fn is_dns_label(text: &str) -> bool {
@@ -28,7 +42,7 @@ fn is_dns_label(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Token {
     Literal(char),
     /// `*`: any text without `/`.

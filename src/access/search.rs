@@ -2,7 +2,7 @@
 
 use regex::{Regex, RegexBuilder};
 
-use super::pattern::key_allowed;
+use super::pattern::Pattern;
 use crate::{
     fault::{Fault, Reason, quote},
     item::FindRef,
@@ -15,8 +15,9 @@ pub(super) const REGEX_LIMIT: usize = 2 << 20;
 /// A search that is ready to judge names. What a listing returns is filtered by this, whatever the backend claims.
 #[derive(Clone, Debug)]
 pub struct Search<'a> {
-    find: &'a FindRef,
+    path: Option<&'a RemoteKey>,
     regex: Option<Regex>,
+    allowed: Option<Vec<Pattern>>,
 }
 
 impl<'a> Search<'a> {
@@ -26,15 +27,16 @@ impl<'a> Search<'a> {
     /// `InvalidSpec` when it is no expression or too large.
     pub fn new(find: &'a FindRef) -> Result<Self, Fault> {
         let regex = find.regexp.as_deref().map(compile).transpose()?;
-        Ok(Self { find, regex })
+        let allowed = find.allowed.as_ref().map(|patterns| patterns.iter().map(|pattern| Pattern::new(pattern)).collect());
+        Ok(Self { path: find.path.as_ref(), regex, allowed })
     }
 
     /// Whether the search takes this name.
     #[must_use]
     pub fn takes(&self, name: &RemoteKey) -> bool {
-        self.find.path.as_ref().is_none_or(|path| is_below(path, name))
+        self.path.is_none_or(|path| is_below(path, name))
             && self.regex.as_ref().is_none_or(|regex| regex.is_match(name.as_str()))
-            && self.find.allowed.as_ref().is_none_or(|patterns| key_allowed(patterns, name))
+            && self.allowed.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.admits(name)))
     }
 }
 
