@@ -1,12 +1,12 @@
 //! RFC 9535 JSONPath over exact text: the path is searched in a tree of converted values, and the node is then cut out of the
-//! text by its location. Pure.
+//! text by its place. Pure.
 //!
 //! A tenant writes the path and may own the document, so that what would make the search explode is refused before it starts:
 //! several selectors in one bracket (they multiply and give several nodes anyway), deep nesting, regular expressions per node,
 //! searches inside searches over large documents.
 
 use serde_json::{Map, Number, Value, value::RawValue};
-use serde_json_path::{JsonPath, PathElement};
+use serde_json_path::JsonPath;
 use zeroize::Zeroize;
 
 use super::{
@@ -18,8 +18,10 @@ use super::{
 const MAX_DEPTH: usize = 64;
 /// Brackets and parentheses inside each other in the path: its parser tries each several times per level.
 const MAX_NESTING: usize = 5;
-/// Nodes looked at, at most: about a second.
-const MAX_COST: usize = 10_000_000;
+/// Nodes of the document: what the tree of them costs in memory.
+const MAX_NODES: usize = 200_000;
+/// Nodes visited by the search, at most: well below a second.
+const MAX_COST: usize = 4_000_000;
 
 /// The one node that the path gives.
 pub(super) fn select<'a>(document: &'a RawValue, path: &str) -> Result<&'a RawValue, Miss> {
@@ -30,13 +32,13 @@ pub(super) fn select<'a>(document: &'a RawValue, path: &str) -> Result<&'a RawVa
     if nodes.checked_pow(searches).is_none_or(|cost| cost > MAX_COST) {
         return Err(Miss::Costly);
     }
-    let found = path.query_located(&tree.0).dedup();
-    let mut locations = found.locations();
-    match (locations.next(), locations.next()) {
-        (None, _) => Err(Miss::Missing),
-        (Some(_), Some(_)) => Err(Miss::Several),
-        (Some(location), None) => cut(document, location.iter()),
+    let found = path.query(&tree.0);
+    let mut found = found.iter();
+    let node = *found.next().ok_or(Miss::Missing)?;
+    if found.any(|other| !std::ptr::eq(*other, node)) {
+        return Err(Miss::Several);
     }
+    cut(document, &tree.0, node)?.ok_or(Miss::Missing)
 }
 
 /// How many times each node may be visited over again, as a power: one, and one more per filter and per further `..`.
@@ -87,9 +89,12 @@ fn wipe(value: &mut Value) {
     }
 }
 
-fn convert(node: &RawValue, depth: usize, nodes: &mut usize) -> Result<Value, Flaw> {
+fn convert(node: &RawValue, depth: usize, nodes: &mut usize) -> Result<Value, Miss> {
     let depth = depth.checked_sub(1).ok_or(Flaw::TooDeep)?;
     *nodes += 1;
+    if *nodes > MAX_NODES {
+        return Err(Miss::Costly);
+    }
     Ok(match json::shape(node) {
         Shape::Object => {
             let mut members = Map::new();
@@ -122,12 +127,22 @@ fn beyond(text: &str) -> Value {
     Number::from_f64(largest).map_or(Value::Null, Value::Number)
 }
 
-fn cut<'a, 'p>(document: &'a RawValue, location: impl Iterator<Item = &'p PathElement<'p>>) -> Result<&'a RawValue, Miss> {
-    location.into_iter().try_fold(document, |node, element| {
-        let next = match element {
-            PathElement::Name(name) => json::members(node)?.into_iter().find(|(key, _)| key == name).map(|(_, value)| value),
-            PathElement::Index(index) => json::elements(node)?.get(*index).copied(),
-        };
-        next.ok_or(Miss::Missing)
-    })
+/// Walks tree and text side by side to where the tree has exactly this node.
+fn cut<'a>(text: &'a RawValue, tree: &Value, node: &Value) -> Result<Option<&'a RawValue>, Flaw> {
+    if std::ptr::eq(tree, node) {
+        return Ok(Some(text));
+    }
+    let inner: Vec<(&'a RawValue, &Value)> = match tree {
+        Value::Object(members) => {
+            json::members(text)?.into_iter().filter_map(|(name, value)| members.get(&name).map(|inner| (value, inner))).collect()
+        }
+        Value::Array(elements) => json::elements(text)?.into_iter().zip(elements).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    };
+    for (text, tree) in inner {
+        if let Some(found) = cut(text, tree, node)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }

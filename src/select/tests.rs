@@ -218,6 +218,9 @@ fn a_search_that_would_explode_is_refused_before_it_starts() {
     let fault = selected(&wide, "$[?@[?@ > 1]]").unwrap_err();
     assert!(fault.detail.contains("too costly"), "{fault}");
     assert_eq!(selected(&wide, "$[4999][0]").unwrap(), "1");
+    let huge = format!("[{}]", vec!["1"; 200_000].join(","));
+    assert!(selected(&huge, "$[0]").unwrap_err().detail.contains("too costly"));
+    assert_eq!(selected(&huge, "199999").unwrap(), "1");
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
     assert!(selected(&deep, "$[0]").unwrap_err().detail.contains("too deep"));
     assert_eq!(selected(&deep, "0.0.0").unwrap().len(), 2 * (200_000 - 3));
@@ -455,13 +458,12 @@ proptest! {
             let mut path = "$".to_owned();
             let mut parent = &document;
             for name in &way {
-                if let Value::Array(elements) = parent {
-                    path += &format!("[{name}]");
-                    parent = &elements[name.parse::<usize>().unwrap()];
-                } else {
-                    path += &format!("[{}]", Value::from(name.as_str()));
-                    parent = &parent[name];
-                }
+                let (step, inner) = match parent {
+                    Value::Array(elements) => (format!("[{name}]"), &elements[name.parse::<usize>().unwrap()]),
+                    other => (format!("[{}]", Value::from(name.as_str())), &other[name]),
+                };
+                path.push_str(&step);
+                parent = inner;
             }
             prop_assert_eq!(selected(&text, &path), Ok(delivered(&node)), "{} in {}", path, text);
         }
