@@ -14,6 +14,7 @@ pub mod schedule;
 pub mod select;
 
 pub mod backend;
+pub mod cache;
 pub mod cluster;
 pub mod governor;
 pub mod metrics;

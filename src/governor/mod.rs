@@ -2,24 +2,37 @@
 //!
 //! Must not be here: when to look (`schedule/`, `refresh/`), and what a system's protocol is (`backend/`).
 
-use std::{fmt, sync::Arc, time::Duration};
+mod lane;
+mod search;
+#[cfg(test)]
+mod tests;
 
-use futures::stream::BoxStream;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{future::join_all, stream::BoxStream};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::{
     access::Granted,
     backend::Backend,
+    cache::Kept,
     fault::Fault,
-    item::{Item, Sighting},
+    item::{Item, Reading, Sighting, Wanted},
     schedule::WallClock,
 };
+use lane::{Answer, Asked, Lane};
+use search::Lists;
 
 /// What the admin allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Calls in flight to one store.
+    /// Calls in flight to one store. At least 1.
     pub concurrency: usize,
     /// Deadline of one call to a backend, connect included.
     pub call_timeout: Duration,
@@ -49,14 +62,25 @@ pub struct SessionId {
 }
 
 /// What one look at an item gave, and when it began.
-#[derive(Clone, Debug)]
+///
+/// While a look is held, whoever wants the same item from no later a moment shares what was read: the poller holds the look that
+/// woke objects until they have reported. Dropping the last one zeroises the values.
+#[derive(Clone)]
 pub struct Look {
     pub item: Item,
     pub sighting: Sighting,
-    /// Start of the call; two looks at one store never start at the same instant.
+    /// Start of the call; two calls to one store never start at the same instant.
     pub at: Instant,
     /// The same moment in wall time.
     pub wall: Timestamp,
+    /// What was read for it.
+    kept: Vec<Arc<Kept<Answer>>>,
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look").field("item", &self.item).field("sighting", &self.sighting).field("at", &self.at).finish_non_exhaustive()
+    }
 }
 
 /// All sessions of the process. Cheap to clone.
@@ -64,29 +88,51 @@ pub struct Look {
 pub struct Governor {
     limits: Limits,
     clock: WallClock,
+    sessions: Arc<Mutex<HashMap<String, Session>>>,
 }
 
 impl Governor {
     #[must_use]
     pub fn new(limits: Limits, clock: WallClock) -> Self {
-        Self { limits, clock }
+        Self { limits, clock, sessions: Arc::default() }
     }
 
     /// Opens the session, or hands out the one that is open. The session of an older generation or credential of the same store is
     /// dropped when the new one opens.
+    ///
+    /// # Errors
+    /// What `open` says.
     pub fn session(&self, id: SessionId, open: impl FnOnce() -> Result<Arc<dyn Backend>, Fault>) -> Result<Session, Fault> {
-        let _ = (&self.limits, &self.clock, open()?);
-        Ok(Session { id })
+        if let Some(session) = self.sessions().get(&id.store).filter(|session| session.id == id) {
+            return Ok(session.clone());
+        }
+        let backend = open()?;
+        let session = Session {
+            lane: Lane::new(backend, self.limits.concurrency, self.limits.call_timeout),
+            lists: Arc::new(Lists::new(self.limits.shrink)),
+            clock: self.clock.clone(),
+            id: id.clone(),
+        };
+        Ok(self.sessions().entry(id.store.clone()).and_modify(|known| known.replace_by(&session)).or_insert(session).clone())
     }
 
     /// Forgets the store's session: the store is gone.
-    pub fn close(&self, _store_uid: &str) {}
+    pub fn close(&self, store_uid: &str) {
+        self.sessions().remove(store_uid);
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<String, Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// An open store. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
     id: SessionId,
+    lane: Lane,
+    lists: Arc<Lists>,
+    clock: WallClock,
 }
 
 impl fmt::Debug for Session {
@@ -101,17 +147,70 @@ impl Session {
         &self.id
     }
 
+    /// How many values one call to the system takes. At least 1.
+    #[must_use]
+    pub fn batch_size(&self) -> usize {
+        self.lane.batch_size()
+    }
+
     /// Hints that something changed, if the system gives any.
     #[must_use]
     pub fn changes(&self) -> Option<BoxStream<'static, ()>> {
-        None
+        self.lane.changes()
     }
 
     /// Exactly one look per item, in the same order.
     ///
     /// A look that started at or after `not_before` is shared with whoever else wants the item; an older one never is.
-    #[expect(clippy::unused_async, reason = "the calls are being written")]
-    pub async fn look(&self, _items: &[Granted<Item>], _not_before: Instant, _priority: Priority) -> Vec<Look> {
-        Vec::new()
+    pub async fn look(&self, items: &[Granted<Item>], not_before: Instant, priority: Priority) -> Vec<Look> {
+        // All are asked before any is awaited, so that they share calls.
+        let waiting: Vec<_> = items.iter().map(|item| self.ask(item.get(), not_before, priority)).collect();
+        join_all(items.iter().zip(waiting).map(|(item, asked)| self.sight(item.get(), asked, not_before, priority))).await
+    }
+
+    fn ask(&self, item: &Item, not_before: Instant, priority: Priority) -> lane::Waiting {
+        let asked = match &item.wanted {
+            Wanted::Value(value) => Asked::Value(value.clone()),
+            Wanted::Find(find) => Asked::Names(find.path.clone()),
+        };
+        self.lane.ask(asked, not_before, priority)
+    }
+
+    async fn sight(&self, item: &Item, asked: lane::Waiting, not_before: Instant, priority: Priority) -> Look {
+        let first = asked.await;
+        let (at, mut kept) = (first.at, vec![first.clone()]);
+        let sighting = match (&item.wanted, &first.answer) {
+            (Wanted::Value(_), Answer::Value(reading)) => Sighting::Value(reading.clone()),
+            (Wanted::Find(find), Answer::Names(Ok(names))) => {
+                let found = match self.lists.admitted(find, names, at) {
+                    Ok(admitted) => search::read(&self.lane, admitted, not_before, priority, &mut kept).await,
+                    Err(fault) => Err(fault),
+                };
+                Sighting::Found(found)
+            }
+            (Wanted::Find(_), Answer::Names(Err(fault))) => Sighting::Found(Err(fault.clone())),
+            (Wanted::Value(_), Answer::Names(_)) => Sighting::Value(Reading::Unknown(lane::bug("a list answered a value"))),
+            (Wanted::Find(_), Answer::Value(_)) => Sighting::Found(Err(lane::bug("a value answered a list"))),
+        };
+        Look { item: item.clone(), sighting, at, wall: self.wall_of(at), kept }
+    }
+
+    fn wall_of(&self, at: Instant) -> Timestamp {
+        let now = (self.clock)();
+        jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|since| now.checked_sub(since).ok()).unwrap_or(now)
+    }
+
+    fn replace_by(&mut self, other: &Self) {
+        if self.id != other.id {
+            *self = other.clone();
+        }
+    }
+}
+
+impl Look {
+    /// Whether the look holds what it read, so that others share it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.kept.is_empty()
     }
 }

@@ -1,0 +1,245 @@
+//! Order, sharing and faults of calls, with a scripted double of the backend *trait*: no real server can be made to count, hang and
+//! panic at will. Time is paused and moved on by the runtime, so nothing here waits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{Governor, Limits, Priority, Session, SessionId};
+use crate::{
+    access::{Asker, Granted, SeenStore, StoreSpec, judge},
+    backend::{Backend, List},
+    crd::v1alpha1::{Reference, SecretStoreSpec},
+    fault::{Class, Fault, Reason},
+    item::{Fetched, Item, Reading, Sighting},
+    name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
+    secret::SecretValue,
+};
+
+#[derive(Clone, Copy)]
+enum Act {
+    Answer,
+    Hang,
+    Panic,
+    Short,
+}
+
+struct Scripted {
+    batch: usize,
+    acts: Mutex<VecDeque<Act>>,
+    calls: Mutex<Vec<Vec<String>>>,
+    /// A call answers when it gets a permit.
+    gate: Semaphore,
+    names: Mutex<Vec<&'static str>>,
+}
+
+impl Scripted {
+    fn new(batch: usize, acts: &[Act]) -> Arc<Self> {
+        Arc::new(Self {
+            batch,
+            acts: Mutex::new(acts.iter().copied().collect()),
+            calls: Mutex::default(),
+            gate: Semaphore::new(1000),
+            names: Mutex::new(vec![]),
+        })
+    }
+
+    fn calls(&self) -> Vec<Vec<String>> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Backend for Scripted {
+    fn batch_size(&self) -> usize {
+        self.batch
+    }
+
+    async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
+        self.calls.lock().unwrap().push(refs.iter().map(|one| one.key.to_string()).collect());
+        let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Answer);
+        self.gate.acquire().await.unwrap().forget();
+        let read = |one: &RemoteRef| Reading::Found(Fetched { value: SecretValue::from(one.key.to_string()), version: None });
+        match act {
+            Act::Answer => refs.iter().map(read).collect(),
+            Act::Hang => std::future::pending().await,
+            Act::Panic => panic!("a provider's bug"),
+            Act::Short => Vec::new(),
+        }
+    }
+
+    fn lister(&self) -> Option<&dyn List> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl List for Scripted {
+    async fn list(&self, _path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
+        self.calls.lock().unwrap().push(vec!["LIST".to_owned()]);
+        Ok(self.names.lock().unwrap().iter().map(|name| key(name)).collect())
+    }
+}
+
+fn key(text: &str) -> RemoteKey {
+    RemoteKey::parse(ProviderKind::File, text).unwrap()
+}
+
+/// The way every grant comes about.
+fn granted(reference: Reference<'_>) -> Granted<Item> {
+    let (labels, protected) = (BTreeMap::new(), BTreeSet::new());
+    let asker = Asker { namespace: "team", labels: &labels, protected: &protected };
+    let name = StoreName::Namespaced { namespace: "team".to_owned(), name: "main".to_owned() };
+    let spec: SecretStoreSpec = serde_json::from_value(json!({"provider": {"file": {"path": "a"}}})).unwrap();
+    let seen = SeenStore { name: &name, uid: "uid", spec: StoreSpec::Namespaced(&spec) };
+    judge(&asker, &name, Some(&seen), reference).unwrap()
+}
+
+fn item(text: &str) -> Granted<Item> {
+    granted(Reference::Value(&serde_json::from_value(json!({"key": text})).unwrap()))
+}
+
+fn search() -> Granted<Item> {
+    granted(Reference::Find(&serde_json::from_value(json!({"name": {"regexp": "^k"}})).unwrap()))
+}
+
+fn limits(concurrency: usize) -> Limits {
+    Limits { concurrency, call_timeout: Duration::from_secs(5), shrink: Duration::from_secs(10) }
+}
+
+fn id() -> SessionId {
+    SessionId { store: "uid".to_owned(), generation: 1, credential: String::new() }
+}
+
+fn session(backend: &Arc<Scripted>, concurrency: usize) -> Session {
+    let backend = backend.clone();
+    Governor::new(limits(concurrency), Arc::new(|| Timestamp::UNIX_EPOCH)).session(id(), || Ok(backend)).unwrap()
+}
+
+fn class_of(sighting: &Sighting) -> Option<(Class, Reason)> {
+    match sighting {
+        Sighting::Value(Reading::Unknown(fault)) | Sighting::Found(Err(fault)) => Some((fault.class, fault.reason)),
+        _ => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_at_the_same_time_is_read_once_and_in_batches() {
+    let backend = Scripted::new(20, &[]);
+    let session = session(&backend, 1);
+    let items: Vec<_> = (0..50).map(|n| item(&format!("k{n:02}"))).collect();
+    let now = Instant::now();
+    let looks = futures::future::join_all((0..10).map(|_| session.look(&items, now, Priority::Fresh))).await;
+    assert!(looks.iter().all(|looks| looks.len() == 50));
+    let sizes: Vec<usize> = backend.calls().iter().map(Vec::len).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 50, "{sizes:?}");
+    assert!(sizes.len() <= 4, "the first goes at once, the rest in batches of 20: {sizes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_is_shared_while_it_is_held_and_only_with_who_asks_for_no_later_moment() {
+    let backend = Scripted::new(1, &[]);
+    let session = session(&backend, 4);
+    let first = session.look(&[item("k")], Instant::now(), Priority::Periodic).await.remove(0);
+    let again = session.look(&[item("k")], first.at, Priority::Changed).await.remove(0);
+    assert_eq!((backend.calls().len(), again.at), (1, first.at), "handed over");
+    session.look(&[item("k")], first.at + Duration::from_nanos(1), Priority::Changed).await;
+    assert_eq!(backend.calls().len(), 2, "an older look never serves who asks later");
+    drop((first, again));
+    session.look(&[item("k")], Instant::now() - Duration::from_secs(1), Priority::Changed).await;
+    assert_eq!(backend.calls().len(), 3, "nobody holds it any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fresh_objects_go_before_changed_ones_before_periodic_looks() {
+    let backend = Scripted::new(1, &[]);
+    backend.gate.forget_permits(1000);
+    let session = session(&backend, 1);
+    let now = Instant::now();
+    let look = |name: &'static str, priority| {
+        let session = session.clone();
+        tokio::spawn(async move { session.look(&[item(name)], now, priority).await })
+    };
+    let mut tasks = vec![look("first", Priority::Periodic)];
+    tokio::task::yield_now().await;
+    for (name, priority) in [("periodic", Priority::Periodic), ("changed", Priority::Changed), ("fresh", Priority::Fresh)] {
+        tasks.push(look(name, priority));
+        tokio::task::yield_now().await;
+    }
+    backend.gate.add_permits(4);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(backend.calls().concat(), ["first", "fresh", "changed", "periodic"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_hangs_panics_or_miscounts_costs_its_own_call_only() {
+    let cases = [(Act::Hang, Class::Unavailable), (Act::Panic, Class::Bug), (Act::Short, Class::Bug)];
+    for (act, class) in cases {
+        let backend = Scripted::new(1, &[act]);
+        let session = session(&backend, 1);
+        let look = session.look(&[item("k")], Instant::now(), Priority::Fresh).await.remove(0);
+        assert_eq!(class_of(&look.sighting), Some((class, Reason::ProviderUnavailable)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let look = session.look(&[item("k")], Instant::now(), Priority::Fresh).await.remove(0);
+        assert_eq!(class_of(&look.sighting), None, "the next call works");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_does_not_delay_another() {
+    let (hung, lively) = (Scripted::new(1, &[Act::Hang]), Scripted::new(1, &[]));
+    let (a, b) = (session(&hung, 1), session(&lively, 1));
+    let began = Instant::now();
+    let waiting = tokio::spawn(async move { a.look(&[item("k")], began, Priority::Fresh).await });
+    b.look(&[item("k")], began, Priority::Fresh).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(waiting.await.unwrap()[0].at, began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_reads_what_it_takes_and_believes_no_sudden_shrinking() {
+    let backend = Scripted::new(20, &[]);
+    let session = session(&backend, 4);
+    let found = async |session: &Session| match session.look(&[search()], Instant::now(), Priority::Fresh).await.remove(0).sighting {
+        Sighting::Found(Ok(found)) => Ok(found.keys().map(ToString::to_string).collect::<Vec<_>>()),
+        other => Err(class_of(&other).map(|(_, reason)| reason)),
+    };
+    *backend.names.lock().unwrap() = vec!["k1", "k2", "k3", "other"];
+    assert_eq!(found(&session).await, Ok(vec!["k1".to_owned(), "k2".to_owned(), "k3".to_owned()]));
+    *backend.names.lock().unwrap() = vec!["k1"];
+    assert_eq!(found(&session).await, Err(Some(Reason::ProviderUnavailable)));
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert_eq!(found(&session).await, Err(Some(Reason::ProviderUnavailable)), "too early to be believed");
+    tokio::time::advance(Duration::from_millis(1001)).await;
+    assert_eq!(found(&session).await, Ok(vec!["k1".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_lives_until_its_store_or_credential_changes() {
+    let governor = Governor::new(limits(1), Arc::new(|| Timestamp::UNIX_EPOCH));
+    let open = |id: SessionId| {
+        let mut opened = false;
+        let session = governor.session(id, || {
+            opened = true;
+            Ok(Scripted::new(1, &[]) as Arc<dyn Backend>)
+        });
+        (session.unwrap(), opened)
+    };
+    assert!(open(id()).1);
+    assert!(!open(id()).1, "reused");
+    let rotated = SessionId { credential: "2".to_owned(), ..id() };
+    assert!(open(rotated.clone()).1);
+    assert_eq!(open(rotated.clone()).0.id(), &rotated);
+    governor.close("uid");
+    assert!(open(rotated).1);
+    assert!(governor.session(SessionId { store: "x".to_owned(), ..id() }, || Err(Fault::unavailable("no"))).is_err());
+}
