@@ -10,5 +10,7 @@
 )]
 
 mod backends;
+mod cases;
 mod contract;
+mod harness;
 mod proxy;

@@ -1,0 +1,4 @@
+//! What the operator does, seen from outside: one file per topic. See `harness` for how a case is written.
+
+mod synced;
+mod zz_suite;

@@ -1,0 +1,216 @@
+//! What tests do to the cluster as its admin: apply, read, change, delete, and wait until something is so.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use keyferry::crd::v1alpha1::ExternalSecret;
+
+/// A wait that takes longer than this is a failed test, not a slow one.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The admin of one test's namespace.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+    pub namespace: String,
+}
+
+impl Cluster {
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies manifests, several between `---` lines, strictly; those without a namespace into the test's own. `apiVersion` may be
+    /// left out where the kind is one of ours or of the core.
+    ///
+    /// # Panics
+    /// When one is refused.
+    pub async fn apply(&self, yaml: &str) {
+        for document in yaml.split("\n---\n") {
+            self.try_apply(document).await.unwrap_or_else(|refusal| panic!("{refusal}\n{document}"));
+        }
+    }
+
+    /// Applies one manifest; the API server's words when it refuses.
+    pub async fn try_apply(&self, yaml: &str) -> Result<(), String> {
+        let mut object: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+        let kind = object["kind"].as_str().unwrap_or_else(|| panic!("no kind in {yaml}")).to_owned();
+        if object.get("apiVersion").is_none() {
+            object["apiVersion"] = json!(if matches!(kind.as_str(), "Secret" | "ConfigMap" | "Namespace") { "v1" } else { "keyferry.dev/v1alpha1" });
+        }
+        let version = object["apiVersion"].as_str().expect("a version").to_owned();
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
+        let is_cluster_wide = kind == "Namespace" || kind.starts_with("Cluster");
+        let api: Api<DynamicObject> = if is_cluster_wide {
+            Api::all_with(self.client.clone(), &resource)
+        } else {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or(&self.namespace);
+            Api::namespaced_with(self.client.clone(), namespace, &resource)
+        };
+        let name = object["metadata"]["name"].as_str().unwrap_or_else(|| panic!("no name in {yaml}")).to_owned();
+        let params = PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply("the-test").force() };
+        let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
+        applied.map(drop).map_err(|error| match error {
+            kube::Error::Api(status) => status.message.clone(),
+            other => panic!("the API server: {other}"),
+        })
+    }
+
+    /// JSON merge patch.
+    pub async fn merge<K>(&self, name: &str, patch: &Value)
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+        K::DynamicType: Default,
+    {
+        let patched = self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.unwrap_or_else(|error| panic!("patch of {name}: {error}"));
+    }
+
+    pub async fn delete<K>(&self, name: &str, params: &DeleteParams)
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+        K::DynamicType: Default,
+    {
+        let deleted = self.api::<K>().delete(name, params).await;
+        deleted.unwrap_or_else(|error| panic!("deletion of {name}: {error}"));
+    }
+
+    pub async fn get<K>(&self, name: &str) -> Option<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+        K::DynamicType: Default,
+    {
+        self.api::<K>().get_opt(name).await.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// The target's data as bytes.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn data(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
+        data_of(&self.get::<Secret>(name).await.unwrap_or_else(|| panic!("there is no Secret {name}")))
+    }
+
+    /// Waits until an object of the namespace is as wanted, or not there (`None`) where that is wanted.
+    ///
+    /// # Panics
+    /// When that takes longer than a test can wait, with what was seen last.
+    pub async fn until<K>(&self, name: &str, words: &str, condition: impl FnMut(Option<&K>) -> bool) -> Option<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Serialize + Send + 'static,
+        K::DynamicType: Default,
+    {
+        until(self.api::<K>(), name, words, condition).await
+    }
+
+    /// Waits until a cluster-wide object is as wanted.
+    pub async fn until_cluster_wide<K>(&self, name: &str, words: &str, condition: impl FnMut(Option<&K>) -> bool) -> Option<K>
+    where
+        K: Resource<Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug + Serialize + Send + 'static,
+        K::DynamicType: Default,
+    {
+        until(Api::all(self.client.clone()), name, words, condition).await
+    }
+
+    /// Waits until an ExternalSecret is as wanted.
+    pub async fn external(&self, name: &str, words: &str, mut condition: impl FnMut(&ExternalSecret) -> bool) -> ExternalSecret {
+        let seen = self.until(name, words, |object| object.is_some_and(&mut condition)).await;
+        seen.expect("the condition wants one")
+    }
+
+    /// Waits until an ExternalSecret is Ready in its present generation.
+    pub async fn ready(&self, name: &str) -> ExternalSecret {
+        self.external(name, "to be Ready", |object| is_current(object) && condition_is(object, "Ready", "True")).await
+    }
+
+    /// Waits until a condition of the present generation is False with that reason, and returns its message.
+    pub async fn not_ready(&self, name: &str, reason: &str) -> String {
+        let words = format!("to be not Ready, {reason}");
+        let object = self.external(name, &words, |object| is_current(object) && reason_of(object, "Ready", "False") == Some(reason)).await;
+        message_of(&object, "Ready")
+    }
+
+    /// Waits until the Secret holds exactly this.
+    pub async fn holds(&self, name: &str, data: &[(&str, &[u8])]) -> Secret {
+        let wanted: BTreeMap<String, Vec<u8>> = data.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec())).collect();
+        let secret = self.until::<Secret>(name, "to hold the wanted data", |secret| secret.is_some_and(|secret| data_of(secret) == wanted)).await;
+        secret.expect("the condition wants one")
+    }
+}
+
+/// The bytes of a Secret.
+pub fn data_of(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
+    secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect()
+}
+
+/// Whether the status speaks of the present generation.
+pub fn is_current(object: &ExternalSecret) -> bool {
+    let observed = object.status.as_ref().and_then(|status| status.observed_generation);
+    observed.is_some() && observed == object.metadata.generation
+}
+
+pub fn condition_is(object: &ExternalSecret, kind: &str, value: &str) -> bool {
+    reason_of(object, kind, value).is_some()
+}
+
+/// The reason of a condition that has this status.
+pub fn reason_of<'a>(object: &'a ExternalSecret, kind: &str, value: &str) -> Option<&'a str> {
+    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let found = conditions.find(|condition| condition.type_ == kind && condition.status == value);
+    found.map(|condition| condition.reason.as_str())
+}
+
+pub fn message_of(object: &ExternalSecret, kind: &str) -> String {
+    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions.find(|condition| condition.type_ == kind).map(|condition| condition.message.clone()).unwrap_or_default()
+}
+
+async fn until<K>(api: Api<K>, name: &str, words: &str, mut condition: impl FnMut(Option<&K>) -> bool) -> Option<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Serialize + Send + 'static,
+    K::DynamicType: Default,
+{
+    let mut last = None;
+    let wait = async {
+        let seen = watcher::watch_object(api, name).default_backoff();
+        pin_mut!(seen);
+        while let Some(object) = seen.next().await {
+            // A watch that fails goes on by itself: tests kill the API server.
+            let Ok(object) = object else { continue };
+            let is_wanted = condition(object.as_ref());
+            last = object;
+            if is_wanted {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "waited {PATIENCE:?} for {name} {words}; last seen:\n{}", shown(last.as_ref()));
+    last
+}
+
+/// What was seen, for a failing test's message: values stay out of it.
+fn shown<K: Serialize>(object: Option<&K>) -> String {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    for (_, bytes) in value.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
+        *bytes = json!(format!("({} characters)", bytes.as_str().unwrap_or_default().len()));
+    }
+    serde_json::to_string_pretty(&value).unwrap_or_default()
+}

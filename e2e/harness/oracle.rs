@@ -1,0 +1,116 @@
+//! What must hold after every test, whatever it was about. Each is a function from what was seen to what is wrong with it, so that its
+//! own test can plant a violation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use keyferry::crd::v1alpha1::{CreationPolicy, ExternalSecret};
+
+use super::audit::Request;
+use super::canary::Canary;
+use super::cluster::{condition_is, is_current};
+use super::kstatus::{Verdict, verdict};
+
+/// A right as a rule of RBAC gives it: (verb, group, resource).
+pub type Right = (String, String, String);
+
+/// What every test of this process used.
+pub static USED: LazyLock<Mutex<BTreeSet<Right>>> = LazyLock::new(Mutex::default);
+
+/// Values that stand in a text where no value may stand.
+pub fn leaks(canaries: &[Canary], place: &str, text: &str) -> Vec<String> {
+    let found = canaries.iter().enumerate();
+    let found = found.filter_map(|(number, canary)| canary.found_in(text).map(|form| (number, form)));
+    found.map(|(number, form)| format!("value {number} stands in {place}, {form}")).collect()
+}
+
+/// Objects as text, without the one place where values belong: the data of `targets` and `sources`.
+pub fn text_of_objects(mut list: Value, is_exempt: impl Fn(&Value) -> bool) -> String {
+    for item in list["items"].as_array_mut().into_iter().flatten() {
+        if is_exempt(item) {
+            item["data"] = Value::Null;
+        }
+    }
+    list.to_string()
+}
+
+/// Signs of a panic in a log, its tail included.
+pub fn panics(log: &str) -> Vec<String> {
+    let is_panic = |line: &&str| line.contains("panicked") || line.contains("this is a bug of Keyferry");
+    log.lines().filter(is_panic).map(|line| format!("a panic: {line}")).collect()
+}
+
+/// Requests that the operator had no right to.
+pub fn forbidden(requests: &[Request]) -> Vec<String> {
+    let refused = requests.iter().filter(|request| request.decision == "forbid");
+    refused.map(|request| format!("outside the operator's rights: {request}")).collect()
+}
+
+/// Requests of an operator that has nothing to do, beside holding its Lease.
+pub fn work_at_rest(requests: &[Request]) -> Vec<String> {
+    let work = requests.iter().filter(|request| !request.is_background());
+    work.map(|request| format!("nothing changed, and still: {request}")).collect()
+}
+
+/// Notes what was used, for [`unused`].
+pub fn note_used(requests: &[Request]) {
+    let allowed = requests.iter().filter(|request| request.decision == "allow");
+    USED.lock().unwrap_or_else(PoisonError::into_inner).extend(allowed.map(Request::right));
+}
+
+/// The rights that rules grant.
+pub fn granted(rules: &Value) -> BTreeSet<Right> {
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for rule in rules.as_array().into_iter().flatten() {
+        for group in strings(&rule["apiGroups"]) {
+            for resource in strings(&rule["resources"]) {
+                rights.extend(strings(&rule["verbs"]).into_iter().map(|verb| (verb, group.clone(), resource.clone())));
+            }
+        }
+    }
+    rights
+}
+
+/// Granted rights that nothing used.
+pub fn unused(granted: &BTreeSet<Right>, used: &BTreeSet<Right>) -> Vec<String> {
+    let idle = granted.difference(used);
+    idle.map(|(verb, group, resource)| format!("granted and never used: {verb} {group}/{resource}")).collect()
+}
+
+/// Whether what tools conclude from an object is true; `keys` are those of its target as it stands.
+pub fn untruths(object: &ExternalSecret, keys: Option<&BTreeSet<String>>) -> Vec<String> {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let verdict = verdict(object);
+    let is_ready = is_current(object) && condition_is(object, "Ready", "True");
+    let mut wrong = Vec::new();
+    let is_suspended = object.spec.suspend == Some(true);
+    if (verdict == Verdict::Current) != (is_ready || (is_suspended && is_current(object))) {
+        wrong.push(format!("{name}: kstatus says {verdict:?} while Ready is {is_ready}"));
+    }
+    if object.status.as_ref().is_some_and(|status| status.conditions.iter().all(|condition| condition.type_ != "Ready") && !status.conditions.is_empty()) {
+        wrong.push(format!("{name}: there is no condition Ready"));
+    }
+    let writes = object.spec.target.as_ref().and_then(|target| target.creation_policy) != Some(CreationPolicy::None);
+    if verdict == Verdict::Current && writes && !is_suspended {
+        let wanted = object.spec.data.iter().flatten().map(|entry| entry.secret_key.clone());
+        let missing: Vec<String> = wanted.filter(|key| keys.is_none_or(|keys| !keys.contains(key))).collect();
+        if !missing.is_empty() || keys.is_none() {
+            wrong.push(format!("{name}: Current, while its target lacks {missing:?}"));
+        }
+    }
+    wrong
+}
+
+/// Growth of what must not grow: by name, before and after.
+pub fn growth(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, allowance: u64) -> Vec<String> {
+    let grown = after.iter().filter_map(|(what, after)| {
+        let before = before.get(what).copied().unwrap_or_default();
+        (*after > before + allowance).then(|| format!("{what} grew from {before} to {after}"))
+    });
+    grown.collect()
+}

@@ -1,0 +1,1 @@
+//! Each oracle is shown a planted violation, and something innocent beside it.
