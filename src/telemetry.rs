@@ -3,11 +3,13 @@
 use std::{io, panic};
 
 use serde::{Deserialize, Serialize};
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer as _,
+    EnvFilter, Layer,
     filter::{FilterExt as _, FilterFn, filter_fn},
+    fmt::MakeWriter,
     layer::SubscriberExt as _,
+    registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
 
@@ -26,13 +28,21 @@ pub enum LogFormat {
 /// # Errors
 /// When the filter cannot be read, or a logger is installed already.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
+    let lines = lines(format, filter, io::stderr)?;
+    tracing_subscriber::registry().with(lines).try_init().map_err(|error| error.to_string())
+}
+
+fn lines<S, W>(format: LogFormat, filter: &str, writer: W) -> Result<Box<dyn Layer<S> + Send + Sync>, String>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
     let wanted = parse_filter(filter)?.and(safe());
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let lines = match format {
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    Ok(match format {
         LogFormat::Text => lines.with_ansi(false).with_filter(wanted).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(wanted).boxed(),
-    };
-    tracing_subscriber::registry().with(lines).try_init().map_err(|error| error.to_string())
+    })
 }
 
 /// Whether [`init`] can read the filter.
@@ -85,8 +95,74 @@ pub fn install_panic_hook(metrics: Metrics) {
 
 #[cfg(test)]
 mod tests {
-    use super::most_verbose;
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
     use tracing::Level;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::{LogFormat, check_filter, lines, most_verbose};
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, filter: &str, events: impl FnOnce()) -> String {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::registry().with(lines(format, filter, move || writer.clone()).unwrap());
+        tracing::subscriber::with_default(subscriber, events);
+        String::from_utf8(std::mem::take(&mut *sink.0.lock().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn no_filter_makes_a_crate_show_what_it_carries() {
+        let shown = logged(LogFormat::Text, "trace,kube_client=trace,vaultrs=trace,rustify=trace", || {
+            tracing::warn!(target: "kube_client::client", "hunter2");
+            tracing::error!(target: "vaultrs::client", "hunter2");
+            tracing::error!(target: "rustify::http", "hunter2");
+            tracing::trace!(target: "hyper::proto", "hunter2");
+            tracing::error!(target: "kube_client::client", "a request failed");
+            tracing::trace!(target: "keyferry::engine", "looked");
+        });
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("a request failed") && shown.contains("looked"), "{shown}");
+    }
+
+    #[test]
+    fn the_filter_is_obeyed_below_that() {
+        let shown = logged(LogFormat::Text, "warn,keyferry::engine=debug", || {
+            tracing::info!(target: "keyferry::cluster", "quiet");
+            tracing::debug!(target: "keyferry::engine", "loud");
+        });
+        assert!(!shown.contains("quiet") && shown.contains("loud"), "{shown}");
+    }
+
+    #[test]
+    fn a_json_line_has_its_fields_at_the_top() {
+        let shown = logged(LogFormat::Json, "info", || tracing::info!(target: "keyferry", object = "a/b", "ready"));
+        let line: serde_json::Value = serde_json::from_str(shown.trim()).unwrap();
+        assert_eq!((line["level"].as_str(), line["message"].as_str(), line["object"].as_str()), (Some("INFO"), Some("ready"), Some("a/b")));
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_refused_with_a_remedy() {
+        assert_eq!(check_filter("info,keyferry=debug"), Ok(()));
+        let error = check_filter("keyferry=loud").unwrap_err();
+        assert!(error.contains("use a level such as info"), "{error}");
+    }
 
     #[test]
     fn targets_that_could_show_a_value_are_capped_whatever_is_set() {
