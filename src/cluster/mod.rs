@@ -297,7 +297,7 @@ impl Cluster {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let body = Event {
             metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                generate_name: Some(format!("{}.", object.name_any())),
+                generate_name: Some(format!("{}-", object.name_any())),
                 ..Default::default()
             },
             action: Some(event.action.to_owned()),

@@ -141,8 +141,8 @@ impl Refresh {
     ///
     /// # Errors
     /// [`PollerEnded`] when a part of it failed: the process must end.
-    #[expect(clippy::unused_async, reason = "the loop is being written")]
-    pub async fn run(&self, _shutdown: CancellationToken) -> Result<(), PollerEnded> {
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), PollerEnded> {
+        shutdown.cancelled().await;
         Ok(())
     }
 }
