@@ -89,8 +89,8 @@ fn a_careless_schema_is_found_out() {
 fn check(schema: &Value, path: &str, part: &str, findings: &mut Vec<String>) {
     let mut find = |finding: &str| findings.push(format!("{path}: {finding}"));
     let has = |name: &str| !schema[name].is_null();
-    let is_element = path.ends_with("[]") || path.ends_with("{}");
-    if !has("description") && !(is_element && schema["type"] != "object") {
+    let is_plain_element = (path.ends_with("[]") || path.ends_with("{}")) && schema["type"] != "object";
+    if !has("description") && !is_plain_element {
         find("no description");
     }
     if has("nullable") {
