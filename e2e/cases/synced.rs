@@ -41,14 +41,10 @@ spec:
     let wanted = [("patch secrets", 1), ("patch keyferry.dev/externalsecrets/status", 1)];
     assert_eq!(work, wanted.map(|(what, count)| (what.to_owned(), count)).into(), "one apply, one status, nothing else");
     let secret = world.cluster.get::<k8s_openapi::api::core::v1::Secret>("db").await.unwrap();
-    let data: BTreeMap<String, Vec<u8>> = [
-        ("password", password.bytes()),
-        ("binary", &binary),
-        ("port", b"12345678901234567890"),
-        ("ratio", b"1.10"),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_vec()))
-    .into();
+    let data: BTreeMap<String, Vec<u8>> =
+        [("password", password.bytes()), ("binary", &binary), ("port", b"12345678901234567890"), ("ratio", b"1.10")]
+            .map(|(key, value)| (key.to_owned(), value.to_vec()))
+            .into();
     assert_eq!(data_of(&secret), data);
     assert_eq!(secret.labels().get(MANAGED_LABEL).map(String::as_str), Some("true"));
     let [owner] = secret.owner_references() else { panic!("one owner: {:?}", secret.owner_references()) };

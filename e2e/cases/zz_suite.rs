@@ -11,7 +11,8 @@ async fn every_granted_right_is_used_by_some_test() {
     suite::ended("cases::zz_suite::every_granted_right_is_used_by_some_test").await;
     let world = World::prepare(Default::default()).await;
     let mut granted = BTreeSet::new();
-    for role in [&["get", "clusterrole", "keyferry", "-o", "json"][..], &["get", "role", "keyferry", "-n", "keyferry-system", "-o", "json"]] {
+    for role in [&["get", "clusterrole", "keyferry", "-o", "json"][..], &["get", "role", "keyferry", "-n", "keyferry-system", "-o", "json"]]
+    {
         let role: Value = serde_json::from_str(&world.plane.kubectl(role, "")).unwrap();
         granted.extend(oracle::granted(&role["rules"]));
     }

@@ -51,7 +51,8 @@ impl Cluster {
         let mut object: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
         let kind = object["kind"].as_str().unwrap_or_else(|| panic!("no kind in {yaml}")).to_owned();
         if object.get("apiVersion").is_none() {
-            object["apiVersion"] = json!(if matches!(kind.as_str(), "Secret" | "ConfigMap" | "Namespace") { "v1" } else { "keyferry.dev/v1alpha1" });
+            object["apiVersion"] =
+                json!(if matches!(kind.as_str(), "Secret" | "ConfigMap" | "Namespace") { "v1" } else { "keyferry.dev/v1alpha1" });
         }
         let version = object["apiVersion"].as_str().expect("a version").to_owned();
         let (group, version) = version.split_once('/').unwrap_or(("", &version));
@@ -64,7 +65,8 @@ impl Cluster {
             Api::namespaced_with(self.client.clone(), namespace, &resource)
         };
         let name = object["metadata"]["name"].as_str().unwrap_or_else(|| panic!("no name in {yaml}")).to_owned();
-        let params = PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply("the-test").force() };
+        let params =
+            PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply("the-test").force() };
         let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
         applied.map(drop).map_err(|error| match error {
             kube::Error::Api(status) => status.message.clone(),
@@ -149,7 +151,8 @@ impl Cluster {
     /// Waits until the Secret holds exactly this.
     pub async fn holds(&self, name: &str, data: &[(&str, &[u8])]) -> Secret {
         let wanted: BTreeMap<String, Vec<u8>> = data.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec())).collect();
-        let secret = self.until::<Secret>(name, "to hold the wanted data", |secret| secret.is_some_and(|secret| data_of(secret) == wanted)).await;
+        let secret =
+            self.until::<Secret>(name, "to hold the wanted data", |secret| secret.is_some_and(|secret| data_of(secret) == wanted)).await;
         secret.expect("the condition wants one")
     }
 }

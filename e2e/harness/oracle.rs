@@ -92,7 +92,11 @@ pub fn untruths(object: &ExternalSecret, keys: Option<&BTreeSet<String>>) -> Vec
     if (verdict == Verdict::Current) != (is_ready || (is_suspended && is_current(object))) {
         wrong.push(format!("{name}: kstatus says {verdict:?} while Ready is {is_ready}"));
     }
-    if object.status.as_ref().is_some_and(|status| status.conditions.iter().all(|condition| condition.type_ != "Ready") && !status.conditions.is_empty()) {
+    if object
+        .status
+        .as_ref()
+        .is_some_and(|status| status.conditions.iter().all(|condition| condition.type_ != "Ready") && !status.conditions.is_empty())
+    {
         wrong.push(format!("{name}: there is no condition Ready"));
     }
     let writes = object.spec.target.as_ref().and_then(|target| target.creation_policy) != Some(CreationPolicy::None);

@@ -48,10 +48,7 @@ impl Process {
         let lifeline = Mutex::new(child.stdin.take());
         let pid = Pid::from_child(&child);
         let line = Arc::new(line);
-        let readers = [
-            follow(child.stdout.take().expect("piped"), line.clone()),
-            follow(child.stderr.take().expect("piped"), line),
-        ];
+        let readers = [follow(child.stdout.take().expect("piped"), line.clone()), follow(child.stderr.take().expect("piped"), line)];
         let state = Arc::new(State::default());
         let waiting = state.clone();
         thread::spawn(move || {

@@ -303,7 +303,11 @@ impl World {
             wrong.extend(oracle::leaks(&all, &place, &oracle::text_of_objects(list, is_exempt)));
         }
         let sights = self.history.sights();
-        let held: Vec<String> = sights.iter().flat_map(|sight| sight.data.iter().flat_map(BTreeMap::values)).map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+        let held: Vec<String> = sights
+            .iter()
+            .flat_map(|sight| sight.data.iter().flat_map(BTreeMap::values))
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .collect();
         let never = delivered.iter().enumerate().filter(|(_, canary)| !held.iter().any(|value| canary.found_in(value).is_some()));
         wrong.extend(never.map(|(number, _)| format!("value {number} never reached a target: its absence elsewhere shows nothing")));
         wrong
@@ -403,7 +407,8 @@ async fn every_object(cluster: &Cluster) -> Vec<(String, Value)> {
 
 async fn groups(client: &Client) -> Vec<String> {
     let groups = get(client, "/apis").await.expect("groups");
-    let preferred = groups["groups"].as_array().into_iter().flatten().filter_map(|group| group["preferredVersion"]["groupVersion"].as_str());
+    let preferred =
+        groups["groups"].as_array().into_iter().flatten().filter_map(|group| group["preferredVersion"]["groupVersion"].as_str());
     std::iter::once("/api/v1".to_owned()).chain(preferred.map(|version| format!("/apis/{version}"))).collect()
 }
 

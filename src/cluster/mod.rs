@@ -346,6 +346,16 @@ pub struct EventText {
     pub time: Timestamp,
 }
 
+/// Resource versions of one resource are comparable numbers (documented since Kubernetes 1.35, true of etcd-backed servers before); a
+/// text that is no number counts as newer.
+#[must_use]
+pub fn is_newer(one: &str, other: &str) -> bool {
+    match (one.parse::<u64>(), other.parse::<u64>()) {
+        (Ok(one), Ok(other)) => one > other,
+        _ => one != other,
+    }
+}
+
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 async fn timed<T>(limit: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {

@@ -7,6 +7,7 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
+use super::is_newer;
 use crate::crd::v1alpha1::MANAGED_LABEL;
 
 /// Start of the annotations by which a target says what was written.
@@ -136,15 +137,6 @@ impl TargetIndex {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map().is_empty()
-    }
-}
-
-/// Resource versions of one resource are comparable numbers (documented since Kubernetes 1.35, true of etcd-backed servers before); a
-/// text that is no number counts as newer.
-fn is_newer(one: &str, other: &str) -> bool {
-    match (one.parse::<u64>(), other.parse::<u64>()) {
-        (Ok(one), Ok(other)) => one > other,
-        _ => one != other,
     }
 }
 

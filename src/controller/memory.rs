@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::{
+    cluster::is_newer,
     crd::v1alpha1::{ExternalSecret, ExternalSecretStatus},
     engine::plan::Repairs,
     name::ObjectKey,
@@ -31,12 +32,22 @@ pub struct Blocked {
     /// UID and resource version of what stands there.
     pub by: Option<(String, String)>,
     pub rival: Option<String>,
+    /// From then on it is tried again although nothing changed.
+    pub until: Option<Timestamp>,
 }
 
-/// A status that was written, and the object that it was computed from.
+impl Blocked {
+    /// Whether it still stands, with what is there now.
+    #[must_use]
+    pub fn holds(&self, by: Option<&(String, String)>, rival: Option<&str>, now: Timestamp) -> bool {
+        self.by.as_ref() == by && self.rival.as_deref() == rival && self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// A status that was written.
 #[derive(Clone, Debug)]
 pub struct Written {
-    pub base: String,
+    /// The object's resource version since.
     pub version: String,
     pub status: ExternalSecretStatus,
 }
@@ -62,7 +73,7 @@ impl Memory {
     pub fn status_of(&self, object: &ExternalSecret) -> (ExternalSecretStatus, String) {
         let version = object.metadata.resource_version.clone().unwrap_or_default();
         match &self.written {
-            Some(written) if written.base == version => (written.status.clone(), written.version.clone()),
+            Some(written) if is_newer(&written.version, &version) => (written.status.clone(), written.version.clone()),
             _ => (object.status.clone().unwrap_or_default(), version),
         }
     }
@@ -91,10 +102,10 @@ impl Memories {
         work(memory)
     }
 
-    /// Notes that somebody wants a look.
+    /// Notes that somebody wants a look; an object that is gone stays forgotten.
     pub fn wake(&self, object: &ObjectKey, not_before: Instant) {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = map.entry(object.clone()).or_default();
+        let Some(memory) = map.get_mut(object) else { return };
         memory.wake = Some(memory.wake.map_or(not_before, |known| known.max(not_before)));
     }
 
@@ -118,14 +129,33 @@ impl Memories {
 mod tests {
     use std::time::Duration;
 
-    use super::{Memories, Memory};
-    use crate::name::ObjectKey;
+    use super::{Memories, Memory, Written};
+    use crate::{
+        crd::v1alpha1::{ExternalSecret, ExternalSecretStatus},
+        name::ObjectKey,
+    };
 
     #[test]
     fn pauses_double_up_to_the_longest() {
         let mut memory = Memory::default();
         let pauses: Vec<u64> = (0..6).map(|_| memory.fail(Duration::from_secs(1), Duration::from_secs(10)).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
+    }
+
+    #[test]
+    fn a_cache_that_lags_behind_our_own_status_is_not_believed() {
+        let object = |version: &str| -> ExternalSecret {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "a", "resourceVersion": version}, "spec": {}, "status": {"inputs": version},
+            }))
+            .unwrap()
+        };
+        let status = ExternalSecretStatus { inputs: Some("ours".to_owned()), ..Default::default() };
+        let memory = Memory { written: Some(Written { version: "100".to_owned(), status }), ..Memory::default() };
+        for (version, expected) in [("99", ("ours", "100")), ("100", ("100", "100")), ("101", ("101", "101"))] {
+            let (status, at) = memory.status_of(&object(version));
+            assert_eq!((status.inputs.as_deref(), at.as_str()), (Some(expected.0), expected.1), "{version}");
+        }
     }
 
     #[test]

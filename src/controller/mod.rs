@@ -10,7 +10,7 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     panic::AssertUnwindSafe,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -32,7 +32,10 @@ use crate::{
     cluster::{Cluster, ClusterError},
     crd::v1alpha1::ExternalSecret,
     digest::DigestKey,
-    engine::{fetch::Sessions, resolve::World},
+    engine::{
+        fetch::Sessions,
+        resolve::{World, object_key},
+    },
     governor::{Governor, Limits},
     metrics::Metrics,
     name::ObjectKey,
@@ -102,30 +105,32 @@ impl Trigger {
     }
 }
 
-/// Counts the objects that existed at start and were not yet reconciled once: until all were, the caught-up mark stays.
-#[derive(Clone)]
-struct Arrivals(Arc<std::sync::Mutex<Option<BTreeSet<ObjectKey>>>>);
+/// The objects that existed at start and were not yet reconciled once: until all were, the caught-up mark stays. Cheap to clone.
+#[derive(Clone, Default)]
+struct Arrivals(Arc<Mutex<Option<BTreeSet<ObjectKey>>>>);
 
 impl Arrivals {
-    fn expect(objects: &Store<ExternalSecret>) -> Self {
-        let keys = objects.state().iter().map(|object| crate::engine::resolve::object_key(object)).collect();
-        Self(Arc::new(std::sync::Mutex::new(Some(keys))))
+    fn expect(&self, objects: &Store<ExternalSecret>, refresh: &Refresh) {
+        let keys: BTreeSet<ObjectKey> = objects.state().iter().map(|object| object_key(object)).collect();
+        if keys.is_empty() {
+            refresh.all_registered();
+        } else {
+            *self.left() = Some(keys);
+        }
     }
 
-    /// Notes one; true when it was the last.
-    fn note(&self, object: &ObjectKey) -> bool {
-        let mut left = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(keys) = left.as_mut() else { return false };
-        keys.remove(object);
-        let is_last = keys.is_empty();
+    /// Notes one that was reconciled, or is gone.
+    fn note(&self, object: &ObjectKey, refresh: &Refresh) {
+        let mut left = self.left();
+        let is_last = left.as_mut().is_some_and(|keys| keys.remove(object) && keys.is_empty());
         if is_last {
             *left = None;
+            refresh.all_registered();
         }
-        is_last
     }
 
-    fn is_over(&self) -> bool {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref().is_none_or(BTreeSet::is_empty)
+    fn left(&self) -> std::sync::MutexGuard<'_, Option<BTreeSet<ObjectKey>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,7 +146,8 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     let (refresh, wakes) = Refresh::new(governor.clone(), key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
     let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings));
     let (sender, triggers) = unbounded_channel();
-    let watches = Watches::new(&setup.cluster, setup.protected, Trigger(sender), sessions.clone(), refresh.clone());
+    let arrivals = Arrivals::default();
+    let watches = Watches::new(&setup.cluster, setup.protected, Trigger(sender), sessions.clone(), refresh.clone(), arrivals.clone());
     let mut background = tokio::spawn(watches.tasks);
     tokio::select! {
         is_synced = watches.synced => if !is_synced { return Err(ControllerError::WatchEnded) },
@@ -149,8 +155,9 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
         () = shutdown.cancelled() => return Ok(()),
     }
     ready();
+    arrivals.expect(&watches.objects, &refresh);
     let context = Arc::new(Context {
-        arrivals: Arrivals::expect(&watches.objects),
+        arrivals,
         world: watches.world,
         cluster: setup.cluster,
         sessions,
@@ -162,9 +169,6 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
         clock: setup.clock,
         trigger: watches.trigger,
     });
-    if context.arrivals.is_over() {
-        refresh.all_registered();
-    }
     let _ = caught_up.set(refresh.clone());
     let poller_stop = CancellationToken::new();
     let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone()));

@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     cluster::ClusterError,
-    crd::v1alpha1::{EntryState, ExternalSecret, RefreshPolicy},
+    crd::{
+        condition::{self, READY},
+        v1alpha1::{EntryState, ExternalSecret, ExternalSecretStatus, RefreshPolicy},
+    },
+    digest::ShortMac,
     engine::{
         apply::{self, Done},
         fetch::{self, Connected, Fetched},
@@ -32,9 +36,7 @@ use crate::{
 pub async fn reconcile(object: Arc<ExternalSecret>, context: &Context) -> Action {
     let key = resolve::object_key(&object);
     let action = Reconcile::begin(object, &key, context).run().await;
-    if context.arrivals.note(&key) {
-        context.refresh.all_registered();
-    }
+    context.arrivals.note(&key, &context.refresh);
     action
 }
 
@@ -86,7 +88,8 @@ impl<'a> Reconcile<'a> {
 
     fn standing(&self, judged: &Judged, connected: &Connected) -> Standing {
         let request = &judged.request;
-        let is_blocked = self.memory.blocked.as_ref().is_some_and(|blocked| *blocked == blocked_by(request));
+        let by = request.facts.as_ref().map(|facts| (facts.uid.clone(), facts.resource_version.clone()));
+        let is_blocked = self.memory.blocked.as_ref().is_some_and(|blocked| blocked.holds(by.as_ref(), request.rival.as_deref(), self.now));
         let target = if is_blocked {
             TargetState::Unwritten
         } else {
@@ -118,8 +121,8 @@ impl<'a> Reconcile<'a> {
             return *handled == handled_now(judged, connected);
         }
         let status = &request.status;
-        let is_suspended_no_more = crate::crd::condition::find(&status.conditions, crate::crd::condition::READY)
-            .is_some_and(|ready| ready.reason == Reason::Suspended.as_str());
+        let is_suspended_no_more =
+            condition::find(&status.conditions, READY).is_some_and(|ready| ready.reason == Reason::Suspended.as_str());
         status.observed_generation == Some(request.generation)
             && status.inputs.as_deref() == Some(&judged.inputs)
             && status.handled_refresh == request.token
@@ -245,8 +248,7 @@ impl<'a> Reconcile<'a> {
         if next != request.status {
             match self.context.cluster.patch_status(self.key, &self.version, &next).await {
                 Ok(version) => self.remember(|memory| {
-                    let base = self.object.metadata.resource_version.clone().unwrap_or_default();
-                    memory.written = Some(Written { base, version: version.unwrap_or_default(), status: next.clone() });
+                    memory.written = version.map(|version| Written { version, status: next.clone() });
                 }),
                 Err(ClusterError::NotFound | ClusterError::NamespaceTerminating) => return Action::await_change(),
                 Err(error) => return self.failed(&error),
@@ -262,7 +264,7 @@ impl<'a> Reconcile<'a> {
             Outcome::Faulty { fault, .. } => Some(fault),
             Outcome::Synced { .. } | Outcome::Suspended | Outcome::Kept => None,
         };
-        let blocked = fault.filter(|fault| fault.class == Class::Conflict).map(|_| self.blocked_now(request));
+        let blocked = fault.filter(|fault| fault.class == Class::Conflict).map(|fault| self.blocked_now(request, fault));
         let is_failing = fault.is_some_and(|fault| retry(fault) == Retry::ObjectBackoff);
         self.remember(|memory| {
             memory.handled = (!is_failing).then(|| handled_now(judged, connected));
@@ -280,24 +282,28 @@ impl<'a> Reconcile<'a> {
     }
 
     /// When nothing happens meanwhile: the staleness limit, or the end of a repair pause.
-    fn next_time(&self, request: &Request, next: &crate::crd::v1alpha1::ExternalSecretStatus, fault: Option<&Fault>) -> Action {
-        if fault.is_some_and(|fault| fault.reason == Reason::Conflict) && request.was_written() {
-            self.remember(|memory| memory.blocked = Some(self.blocked_now(request)));
-            return Action::requeue(self.context.timings.repair_window);
+    fn next_time(&self, request: &Request, next: &ExternalSecretStatus, fault: Option<&Fault>) -> Action {
+        match fault {
+            Some(fault) if is_pause(request, fault) => Action::requeue(self.context.timings.repair_window),
+            _ => self.wait_for_expiry(request, next),
         }
-        self.wait_for_expiry(request, next)
     }
 
-    fn wait_for_expiry(&self, request: &Request, status: &crate::crd::v1alpha1::ExternalSecretStatus) -> Action {
+    fn wait_for_expiry(&self, request: &Request, status: &ExternalSecretStatus) -> Action {
         match report::expiry(request, status, &self.context.timings) {
             Some(end) => Action::requeue(until(end, self.now).max(Duration::from_millis(10))),
             None => Action::await_change(),
         }
     }
 
-    fn blocked_now(&self, request: &Request) -> Blocked {
+    fn blocked_now(&self, request: &Request, fault: &Fault) -> Blocked {
         let facts = self.context.world.targets.get(&request.target_key());
-        Blocked { by: facts.map(|facts| (facts.uid.clone(), facts.resource_version.clone())), rival: request.rival.clone() }
+        let pause = SignedDuration::try_from(self.context.timings.repair_window).unwrap_or(SignedDuration::ZERO);
+        Blocked {
+            by: facts.map(|facts| (facts.uid.clone(), facts.resource_version.clone())),
+            rival: request.rival.clone(),
+            until: is_pause(request, fault).then(|| self.now.checked_add(pause).ok()).flatten(),
+        }
     }
 
     /// The target is not what the cache showed: one live look, then the stages anew.
@@ -341,12 +347,7 @@ impl<'a> Reconcile<'a> {
     }
 
     /// Hands the items to the poller. `seen` says what the object dealt with last and whether the look fails.
-    fn register(
-        &self,
-        judged: &Judged,
-        connected: &Connected,
-        seen: impl Fn(usize, &Item) -> (Option<crate::digest::ShortMac>, Option<Fault>),
-    ) {
+    fn register(&self, judged: &Judged, connected: &Connected, seen: impl Fn(usize, &Item) -> (Option<ShortMac>, Option<Fault>)) {
         let request = &judged.request;
         let is_done = request.policy == RefreshPolicy::CreatedOnce && request.was_written();
         if is_done || judged.verdicts.iter().any(Result::is_err) {
@@ -393,17 +394,13 @@ fn handled_now(judged: &Judged, connected: &Connected) -> Handled {
     }
 }
 
-fn blocked_by(request: &Request) -> Blocked {
-    Blocked { by: request.facts.as_ref().map(|facts| (facts.uid.clone(), facts.resource_version.clone())), rival: request.rival.clone() }
+/// Our own target is contested: its editor wins for a while, then it is tried again.
+fn is_pause(request: &Request, fault: &Fault) -> bool {
+    fault.reason == Reason::Conflict && request.was_written()
 }
 
 /// What a fetch saw of an item, for the poller.
-fn seen_of(
-    macs: &[(Item, Option<crate::digest::ShortMac>)],
-    fetched: &Fetched,
-    at: usize,
-    item: &Item,
-) -> (Option<crate::digest::ShortMac>, Option<Fault>) {
+fn seen_of(macs: &[(Item, Option<ShortMac>)], fetched: &Fetched, at: usize, item: &Item) -> (Option<ShortMac>, Option<Fault>) {
     let known = macs.iter().find(|(of, _)| of == item).and_then(|(_, mac)| *mac);
     let failing = match fetched.get(at) {
         Some(Some(Ok(look))) => match &look.sighting {

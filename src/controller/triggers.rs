@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::sync::oneshot;
 
-use super::{Trigger, memory::Memories};
+use super::{Arrivals, Trigger, memory::Memories};
 use crate::{
     cluster::{
         Cluster,
@@ -44,7 +44,14 @@ pub struct Watches {
 
 impl Watches {
     /// Five watches: objects, both kinds of stores, namespaces, and the metadata of Secrets.
-    pub fn new(cluster: &Cluster, protected: BTreeSet<String>, trigger: Trigger, sessions: Sessions, refresh: Refresh) -> Self {
+    pub fn new(
+        cluster: &Cluster,
+        protected: BTreeSet<String>,
+        trigger: Trigger,
+        sessions: Sessions,
+        refresh: Refresh,
+        arrivals: Arrivals,
+    ) -> Self {
         let (objects, object_events) = cluster.reflect::<ExternalSecret>();
         let (secret_stores, store_events) = cluster.reflect::<SecretStore>();
         let (cluster_stores, cluster_store_events) = cluster.reflect::<ClusterSecretStore>();
@@ -66,6 +73,7 @@ impl Watches {
             trigger: trigger.clone(),
             sessions,
             refresh,
+            arrivals,
         };
         let (secrets_listed, secrets) = oneshot::channel();
         let synced = synced(world.clone(), objects.clone(), secrets).boxed();
@@ -102,6 +110,7 @@ struct Watcher {
     trigger: Trigger,
     sessions: Sessions,
     refresh: Refresh,
+    arrivals: Arrivals,
 }
 
 /// The last known mark of each thing of a kind: an event that leaves it as it was is no news.
@@ -180,6 +189,7 @@ impl Watcher {
         let target = self.world.claims.remove(key);
         self.refresh.forget(key);
         self.memories.remove(key);
+        self.arrivals.note(key, &self.refresh);
         if let Some(target) = target {
             self.wake_claimants(&target);
         }

@@ -359,18 +359,22 @@ fn write(
             }
             (Guard::Uid(facts.uid.clone()), kind_of_update(known, record, &drift))
         }
-        (Holding::OursUnproven, Some(facts)) => (Guard::Uid(facts.uid.clone()), WriteKind::Repair),
+        (Holding::OursUnproven, Some(facts)) => {
+            drift.has_metadata = true;
+            (Guard::Uid(facts.uid.clone()), WriteKind::Repair)
+        }
         _ if request.was_written() => (Guard::CreateOnly, WriteKind::Recreate),
         _ => (Guard::CreateOnly, WriteKind::Create),
     };
-    exhausted(request, &drift, repairs)?;
+    let restored = drift.names();
+    exhausted(request, &restored, repairs)?;
     Ok(Some(Step::Write(Box::new(Write {
         body: body(request, values, record),
         guard,
         manager: record::field_manager(&request.key),
         may_force: may_force(request, values, holding),
         kind,
-        restored: drift.keys,
+        restored,
     }))))
 }
 
@@ -382,9 +386,9 @@ fn kind_of_update(known: &Record, record: &Record, drift: &Drift) -> WriteKind {
     }
 }
 
-/// A key that its editor keeps changing is left alone for a while.
-fn exhausted(request: &Request, drift: &Drift, repairs: &Repairs) -> Result<(), Fault> {
-    let Some(key) = drift.keys.iter().find(|key| repairs.is_exhausted(key, request.now)) else { return Ok(()) };
+/// What its editor keeps changing is left alone for a while.
+fn exhausted(request: &Request, restored: &[String], repairs: &Repairs) -> Result<(), Fault> {
+    let Some(key) = restored.iter().find(|key| repairs.is_exhausted(key, request.now)) else { return Ok(()) };
     let manager = request
         .facts
         .as_ref()
@@ -392,7 +396,7 @@ fn exhausted(request: &Request, drift: &Drift, repairs: &Repairs) -> Result<(), 
         .unwrap_or_else(|| "somebody".to_owned());
     Err(Fault::conflict(
         Reason::Conflict,
-        format!("key {key} of Secret {} was restored three times and changed again by {manager}: stop one of the two", request.target),
+        format!("{key} of Secret {} was restored three times and changed again by {manager}: stop one of the two", request.target),
     ))
 }
 

@@ -57,6 +57,9 @@ fn owner(facts: &TargetFacts) -> String {
     }
 }
 
+/// Stands for label, annotation and owner reference among the names of what is restored; no key of a Secret has a space.
+const METADATA: &str = "its metadata";
+
 /// What of that which was applied is no longer ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drift {
@@ -70,6 +73,13 @@ impl Drift {
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.keys.is_empty() && !self.has_metadata
+    }
+
+    /// What has to be restored, by name.
+    #[must_use]
+    pub fn names(self) -> Vec<String> {
+        let metadata = self.has_metadata.then(|| METADATA.to_owned());
+        self.keys.into_iter().chain(metadata).collect()
     }
 }
 
