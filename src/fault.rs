@@ -229,3 +229,76 @@ pub fn retry(fault: &Fault) -> Retry {
         (Class::Cluster, _) => Retry::ObjectBackoff,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use super::{Class, Fault, Reason, Retry, quote, retry};
+
+    #[test]
+    fn each_class_has_its_policy() {
+        let hint = Some(Duration::from_secs(7));
+        let cases = [
+            (Fault::invalid(Reason::InvalidData, ""), Retry::AwaitChange),
+            (Fault::invalid(Reason::InvalidSpec, ""), Retry::AwaitChange),
+            (Fault::not_allowed(""), Retry::AwaitChange),
+            (Fault::access_denied(""), Retry::DeniedPause),
+            (Fault::absent(Reason::NotFound, ""), Retry::AbsentBackoff),
+            (Fault::absent(Reason::MassAbsence, ""), Retry::AbsentBackoff),
+            (Fault::throttled(hint, ""), Retry::Hinted(hint)),
+            (Fault::throttled(None, ""), Retry::Hinted(None)),
+            (Fault::unavailable(""), Retry::UnavailableBackoff),
+            (Fault::new(Class::Unavailable, Reason::Sealed, ""), Retry::UnavailableBackoff),
+            (Fault::new(Class::Unavailable, Reason::StoreNotReady, ""), Retry::UnavailableBackoff),
+            (Fault::cluster(""), Retry::ObjectBackoff),
+            (Fault::conflict(Reason::Conflict, ""), Retry::AwaitChange),
+            (Fault::conflict(Reason::NotOwned, ""), Retry::AwaitChange),
+            (Fault::new(Class::Bug, Reason::InvalidData, ""), Retry::AwaitChange),
+        ];
+        for (fault, expected) in cases {
+            assert_eq!(retry(&fault), expected, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn constructors_say_what_they_are_called() {
+        let cases = [
+            (Fault::access_denied("x"), Class::Denied, Reason::AccessDenied),
+            (Fault::not_allowed("x"), Class::Denied, Reason::NotAllowed),
+            (Fault::unavailable("x"), Class::Unavailable, Reason::ProviderUnavailable),
+            (Fault::throttled(None, "x"), Class::Throttled { after: None }, Reason::Throttled),
+            (Fault::absent(Reason::Deleted, "x"), Class::Absent, Reason::Deleted),
+            (Fault::conflict(Reason::NotOwned, "x"), Class::Conflict, Reason::NotOwned),
+            (Fault::invalid(Reason::TooLarge, "x"), Class::Invalid, Reason::TooLarge),
+        ];
+        for (fault, class, reason) in cases {
+            assert_eq!((fault.class, fault.reason, fault.to_string()), (class, reason, format!("{reason}: x")));
+        }
+    }
+
+    #[test]
+    fn every_reason_is_one_word_of_its_own_that_is_read_back() {
+        let words: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(*reason));
+            assert_eq!(format!("{reason:?}"), reason.as_str());
+            assert_eq!(reason.to_string(), reason.as_str());
+        }
+        assert_eq!(Reason::parse("synced"), None);
+    }
+
+    #[test]
+    fn a_name_in_a_message_is_quoted_escaped_and_cut() {
+        let cases = [
+            ("db/password", r#""db/password""#.to_owned()),
+            ("a\"b\n\u{202e}", r#""a\"b\n\u{202e}""#.to_owned()),
+            (&"x".repeat(96), format!("\"{}\"", "x".repeat(96))),
+            (&"x".repeat(97), format!("\"{}…\"", "x".repeat(96))),
+        ];
+        for (name, shown) in cases {
+            assert_eq!(quote(name), shown);
+        }
+    }
+}

@@ -377,6 +377,15 @@ fn a_search_stays_strictly_below_its_path() {
 }
 
 #[test]
+fn a_folder_of_a_fake_store_is_not_below_itself() {
+    let spec = json!({"provider": {"fake": {"data": []}}});
+    let granted = namespaced("team", "team", Some(&spec), &json!({"find": {"path": "a/"}})).unwrap();
+    let Wanted::Find(find) = &granted.get().wanted else { panic!("a search was asked for") };
+    let takes = |name: &str| Search::new(find).unwrap().takes(&RemoteKey::parse(ProviderKind::Fake, name).unwrap());
+    assert_eq!(["a", "a/", "a/b", "ab"].map(takes), [false, false, true, false]);
+}
+
+#[test]
 fn two_namespaces_never_share_a_search_that_patterns_bind() {
     let spec = file(&json!({"allowAllNamespaces": true, "allowedKeys": ["teams/{namespace}/*"]}));
     let find = json!({"find": {"path": "teams"}});
