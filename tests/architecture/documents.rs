@@ -5,7 +5,7 @@ use std::fs;
 
 use super::root;
 
-const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
 /// A name in backticks that begins so is a path of this repository.
 const FOLDERS: &[&str] = &["src/", "tests/", "e2e/", "config/", "crds/", "ci/", ".ci/", "docs/", "charts/", "benches/", "fuzz/"];
 
