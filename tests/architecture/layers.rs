@@ -119,6 +119,8 @@ pub const CLUSTER_ONLY: &[&str] = &[
     "kube::runtime::wait",
     "kube_client",
 ];
+/// What speaks by itself: it must not leave the folder in a signature.
+pub const HANDLES: &[&str] = &["kube::Api", "kube::api::Api", "kube::Client", "kube::client::Client"];
 /// Functions of `kube::Client` that make a request; their names are nobody else's.
 pub const CLIENT_REQUESTS: &[&str] = &[
     "request_text",

@@ -51,6 +51,8 @@ pub enum What {
     Async,
     /// `#[path = "…"]` or `include!`: code from a place the map does not know.
     ForeignCode,
+    /// `::$name` in a macro's definition: a path that stands nowhere as a whole.
+    BuiltPath,
     /// `env` in an attribute of clap.
     EnvironmentAttribute,
     /// `impl Trait for SecretValue`.
@@ -261,6 +263,10 @@ impl<'a> Reader<'a> {
                     at + 1
                 }
                 TokenTree::Ident(_) => self.read_path_tokens(&tokens, at),
+                TokenTree::Punct(punct) if punct.as_char() == '$' && self.macro_depth > 0 && at >= 2 && is_separator(&tokens, at - 2) => {
+                    self.mention(What::BuiltPath, punct.span());
+                    at + 1
+                }
                 TokenTree::Punct(_) | TokenTree::Literal(_) => at + 1,
             };
         }
@@ -503,7 +509,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
         let path = attribute.path();
         self.mention(What::Path(Written::from(path)), path.span());
-        if path.is_ident("path") {
+        if path.is_ident("path") || (path.is_ident("cfg_attr") && sets_path(attribute)) {
             self.mention(What::ForeignCode, path.span());
         }
         if path.is_ident("doc") {
@@ -654,6 +660,15 @@ fn is_seen(visibility: &syn::Visibility) -> bool {
         syn::Visibility::Restricted(restricted) => restricted.path.is_ident("crate"),
         syn::Visibility::Inherited => false,
     }
+}
+
+/// `#[cfg_attr(…, path = "…")]`.
+fn sets_path(attribute: &syn::Attribute) -> bool {
+    let syn::Meta::List(list) = &attribute.meta else { return false };
+    let tokens: Vec<TokenTree> = list.tokens.clone().into_iter().collect();
+    tokens
+        .windows(2)
+        .any(|pair| matches!(pair, [TokenTree::Ident(name), TokenTree::Punct(punct)] if name == "path" && punct.as_char() == '='))
 }
 
 fn names_environment(tokens: &TokenStream) -> bool {

@@ -521,6 +521,12 @@ fn the_kubernetes_api_outside_cluster_is_found_however_it_is_spelled() {
             at: ("src/cluster/mod.rs", 2),
         },
         Planted {
+            spelled: "the client is lent",
+            files: &[("src/cluster/mod.rs", "use kube::Client;\npub fn client() -> &'static Client { todo() }")],
+            rule: rules::SURFACE,
+            at: ("src/cluster/mod.rs", 2),
+        },
+        Planted {
             spelled: "a variant is a handle",
             files: &[("src/cluster/mod.rs", "pub enum Pods {\n    All(kube::Api<Pod>),\n}")],
             rule: rules::SURFACE,
@@ -834,6 +840,18 @@ fn drawers_and_code_from_elsewhere_are_found() {
         Planted {
             spelled: "path attribute",
             files: &[("src/access/mod.rs", "\n#[path = \"../cluster/mod.rs\"]\nmod other;")],
+            rule: rules::FOREIGN,
+            at: ("src/access/mod.rs", 2),
+        },
+        Planted {
+            spelled: "path attribute under a condition",
+            files: &[("src/access/mod.rs", "\n#[cfg_attr(all(), path = \"../cluster/mod.rs\")]\nmod other;")],
+            rule: rules::FOREIGN,
+            at: ("src/access/mod.rs", 2),
+        },
+        Planted {
+            spelled: "a path put together by a macro",
+            files: &[("src/access/mod.rs", "macro_rules! at {\n    ($a:ident, $b:ident) => { $a::$b };\n}")],
             rule: rules::FOREIGN,
             at: ("src/access/mod.rs", 2),
         },

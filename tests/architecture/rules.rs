@@ -145,6 +145,9 @@ impl Judged<'_> {
             What::Method(name) => self.check_method(name, findings),
             What::Async => self.check_async(findings),
             What::ForeignCode => self.report(findings, FOREIGN, "`#[path]` or `include!`", "declare the module where its file lies"),
+            What::BuiltPath => {
+                self.report(findings, FOREIGN, "`::$…` builds a path", "take a whole `$name:path`, so that the caller spells it out")
+            }
             What::EnvironmentAttribute => self.check_environment_attribute(findings),
             What::SecretTrait(name) => self.check_secret_trait(name, findings),
             What::SecretDerive(name) => self.check_secret_derive(name, findings),
@@ -223,7 +226,7 @@ impl Judged<'_> {
         if self.unit() != layers::CLUSTER {
             return;
         }
-        let is_handle = |place: &Absolute| is_below(place, "kube::Api", false) || is_below(place, "kube::api::Api", false);
+        let is_handle = |place: &Absolute| layers::HANDLES.iter().any(|handle| is_below(place, handle, false));
         if self.parsed.places(self.module, written).iter().any(is_handle) {
             let remedy = "make it `pub(super)`, and offer a function that does what the caller wants";
             self.report(findings, SURFACE, format!("`{}` in a public signature", written.segments.join("::")), remedy);
