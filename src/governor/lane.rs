@@ -19,6 +19,10 @@ use crate::{
     name::{RemoteKey, RemoteRef},
 };
 
+/// What a provider gets beyond its own deadline: its own words about the time-out are the better ones, and with both at the same
+/// moment the message would change between attempts.
+const OVERTIME: Duration = Duration::from_secs(1);
+
 /// What is asked of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Asked {
@@ -159,7 +163,7 @@ impl Lane {
 
     /// A provider that hangs or panics costs its own call only.
     async fn guarded<T>(&self, call: impl Future<Output = T>) -> Result<T, Fault> {
-        match tokio::time::timeout(self.0.call_timeout, AssertUnwindSafe(call).catch_unwind()).await {
+        match tokio::time::timeout(self.0.call_timeout + OVERTIME, AssertUnwindSafe(call).catch_unwind()).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(bug("a provider panicked")),
             Err(_) => {

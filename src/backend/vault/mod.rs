@@ -10,7 +10,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -39,8 +39,9 @@ const MAX_NAMES: usize = 100_000;
 /// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable token.
 pub fn open(spec: &VaultProvider, credential: Option<SecretValue>, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     let mount = mount_path(spec.path.as_deref().unwrap_or("secret"))?;
-    let session = Session::open(spec, credential, settings.call_timeout)?;
-    Ok(Arc::new(Vault { session, mount }))
+    let deadline = settings.call_timeout;
+    let session = Session::open(spec, credential, deadline)?;
+    Ok(Arc::new(Vault { session, mount, deadline }))
 }
 
 /// The mount path in the form in which the server names it, without its last slash.
@@ -56,6 +57,8 @@ fn mount_path(text: &str) -> Result<String, Fault> {
 struct Vault {
     session: Session,
     mount: String,
+    /// Of a look as a whole: of a read with its look at the mount, of all folders of a list.
+    deadline: Duration,
 }
 
 impl Vault {
@@ -65,7 +68,8 @@ impl Vault {
             Ok(version) => version,
             Err(failure) => return Reading::Unknown(failure.fault(&subject)),
         };
-        match self.look(wanted, version).await {
+        let look = tokio::time::timeout(self.deadline, self.look(wanted, version)).await;
+        match look.unwrap_or(Err(Failure::TimedOut)) {
             Ok(Kept::Value(fetched)) => Reading::Found(fetched),
             Ok(Kept::Deleted) => Reading::Absent(deleted(&subject)),
             Ok(Kept::Destroyed) => Reading::Absent(destroyed(&subject)),
@@ -104,6 +108,28 @@ impl Vault {
         let names = names.map_err(|failure| failure.fault(&list_of(&folder)))?;
         Ok(names.into_iter().map(|name| format!("{folder}{name}")).collect())
     }
+
+    /// Every key below a folder, or the first fault in the order of the folders.
+    async fn walk(&self, top: &str) -> Result<Vec<RemoteKey>, Fault> {
+        let (mut keys, mut folders, mut seen) = (Vec::new(), vec![top.to_owned()], 0);
+        while !folders.is_empty() {
+            // In their order, so that of several failures the same one is told each time.
+            let mut listings = stream::iter(std::mem::take(&mut folders)).map(|folder| self.folder(folder)).buffered(LISTS_IN_FLIGHT);
+            while let Some(names) = listings.try_next().await? {
+                seen += names.len();
+                if seen > MAX_NAMES {
+                    return Err(Failure::Endless.fault(&list_of(top)));
+                }
+                let (below, here): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| name.ends_with('/'));
+                keys.extend(here.iter().filter_map(|name| canonical(name)));
+                folders.extend(below.into_iter().filter(|folder| is_folder(folder)));
+            }
+        }
+        if keys.is_empty() {
+            self.see_engine().await.map_err(|failure| failure.fault(&list_of(top)))?;
+        }
+        Ok(keys)
+    }
 }
 
 #[async_trait]
@@ -130,24 +156,8 @@ impl Backend for Vault {
 impl List for Vault {
     async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
         let top = path.map_or_else(String::new, |path| format!("{path}/"));
-        let (mut keys, mut folders, mut seen) = (Vec::new(), vec![top.clone()], 0);
-        while !folders.is_empty() {
-            // In their order, so that of several failures the same one is told each time.
-            let mut listings = stream::iter(std::mem::take(&mut folders)).map(|folder| self.folder(folder)).buffered(LISTS_IN_FLIGHT);
-            while let Some(names) = listings.try_next().await? {
-                seen += names.len();
-                if seen > MAX_NAMES {
-                    return Err(Failure::Endless.fault(&list_of(&top)));
-                }
-                let (below, here): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| name.ends_with('/'));
-                keys.extend(here.iter().filter_map(|name| canonical(name)));
-                folders.extend(below.into_iter().filter(|folder| is_folder(folder)));
-            }
-        }
-        if keys.is_empty() {
-            self.see_engine().await.map_err(|failure| failure.fault(&list_of(&top)))?;
-        }
-        Ok(keys)
+        let walk = tokio::time::timeout(self.deadline, self.walk(&top)).await;
+        walk.unwrap_or_else(|_| Err(Failure::TimedOut.fault(&list_of(&top))))
     }
 }
 

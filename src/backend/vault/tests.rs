@@ -292,6 +292,23 @@ async fn a_server_that_says_nothing_ends_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn the_deadline_is_that_of_the_whole_look() {
+    let server = Server::start(|line| match line.split(' ').nth(1) {
+        Some("/v1/secret/metadata/") => http(200, r#"{"data":{"keys":["a/"]}}"#),
+        Some("/v1/secret/data/db") => http(404, r#"{"errors":[]}"#),
+        _ => Vec::new(),
+    })
+    .await;
+    let settings = Settings { call_timeout: Duration::from_millis(500), ..Settings::default() };
+    let name = StoreName::Cluster { name: "vault".into() };
+    let store = open(&name, Provider::Vault(&spec(&server.url)), Some(SecretValue::from(TOKEN.to_owned())), &settings).unwrap();
+    let fault = unknown(read(store.as_ref(), "db", None).await, "the look at the mount hangs");
+    assert!(fault.detail.contains("deadline"), "{fault}");
+    let fault = store.lister().unwrap().list(None).await.unwrap_err();
+    assert!(fault.detail.contains("list of all keys") && fault.detail.contains("deadline"), "{fault}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_told_from_one_that_has_no_name() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let cases = [(format!("http://{gone}"), "nobody listens"), ("http://keyferry.invalid".to_owned(), "cannot be resolved")];
@@ -405,7 +422,7 @@ async fn a_token_is_sent_trimmed_and_shown_nowhere() {
     }
     let credential = SecretValue::from(TOKEN.to_owned());
     let session = super::session::Session::open(&spec, Some(credential), Duration::from_secs(1)).unwrap();
-    let vault = super::Vault { session, mount: "secret".into() };
+    let vault = super::Vault { session, mount: "secret".into(), deadline: Duration::from_secs(1) };
     assert!(!format!("{vault:?}").contains("canary"), "{vault:?}");
 }
 
