@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 /// What everything else hangs from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Root {
-    /// Grows with every write. It stands in a second table too: were one of them read from an old page, they would differ.
-    pub epoch: u64,
     /// Digest of each part that has names.
     pub parts: BTreeMap<u64, String>,
 }

@@ -3,14 +3,17 @@
 
 use std::{
     fs::File,
+    io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags},
     io::Errno,
 };
+use zeroize::Zeroizing;
 
 use super::error::StoreError;
 
@@ -35,15 +38,19 @@ enum Origin {
     Beneath { root: PathBuf, namespace: Option<String>, path: String },
 }
 
-/// Enough of a file's metadata to see that it was written or replaced.
+/// Enough of a file to see that it was written or replaced. Its times alone would not do: two writes within a tick of the kernel's
+/// clock have the same; but every commit changes the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
     inode: u64,
     length: u64,
     modified: (i64, i64),
-    changed: (i64, i64),
+    head: [u8; 32],
 }
+
+/// The container's head, with the numbers of its commits.
+const HEAD: usize = 512;
 
 impl Place {
     /// A path that the person at the command line, or the admin in the operator's settings, gave.
@@ -81,16 +88,25 @@ impl Place {
         Ok(file)
     }
 
-    /// What stands there now; `None` when nothing can be seen.
+    /// What stands there now; `None` when it cannot be opened.
     pub fn stamp(&self) -> Option<Stamp> {
-        let metadata = self.open_as(OFlags::PATH).ok()?.metadata().ok()?;
-        Some(Stamp {
+        let file = self.open(Access::Read).ok()?;
+        let metadata = file.metadata().ok()?;
+        let mut head = Zeroizing::new([0; HEAD]);
+        let mut length = 0;
+        let mut file = file.take(HEAD as u64);
+        while let Ok(read @ 1..) = file.read(&mut head[length..]) {
+            length += read;
+        }
+        let mut stamp = Stamp {
             device: metadata.dev(),
             inode: metadata.ino(),
             length: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
+            head: [0; 32],
+        };
+        stamp.head.copy_from_slice(digest(&SHA256, &head[..length]).as_ref());
+        Some(stamp)
     }
 
     fn open_as(&self, flags: OFlags) -> Result<File, StoreError> {

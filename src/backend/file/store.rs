@@ -4,10 +4,12 @@
 //! trusted: everything read from it is checked against the sealed index, and a panic in it is damage of the file.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::Once,
 };
 
 use redb::{
@@ -34,6 +36,7 @@ const PAGE_CACHE: usize = 1 << 20;
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// The root at 0, part n at n + 1.
 const INDEX: TableDefinition<u64, &[u8]> = TableDefinition::new("index");
+/// The digest of the sealed root, in a table of its own: were one of the two read from an old page, they would differ.
 const WITNESS: TableDefinition<u64, &[u8]> = TableDefinition::new("witness");
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
@@ -259,7 +262,6 @@ impl Writer {
                 let result = apply(part.names.entry(key.to_owned()).or_default(), &hidden, &mut records)?;
                 let sealed = keys.seal_index("names", number, &index::encode(&part));
                 root.parts.insert(number, digest_of(&sealed));
-                root.epoch += 1;
                 index.insert(number + 1, sealed.as_slice()).map_err(at(place))?;
                 write_root(place, keys, &mut index, &mut witness, &root)?;
                 result
@@ -355,11 +357,13 @@ fn read_root(
     witness: &impl ReadableTable<u64, &'static [u8]>,
 ) -> Result<Root, StoreError> {
     let damaged = || StoreError::damaged(place, "index");
-    let sealed = index.get(0).map_err(at(place))?.ok_or_else(damaged)?;
-    let root: Root = index::decode(&keys.open_index("root", 0, sealed.value()).map_err(|_| damaged())?).ok_or_else(damaged)?;
-    let sealed = witness.get(0).map_err(at(place))?.ok_or_else(damaged)?;
-    let epoch = keys.open_index("witness", 0, sealed.value()).map_err(|_| damaged())?;
-    if epoch.as_slice() == root.epoch.to_be_bytes() { Ok(root) } else { Err(damaged()) }
+    let root = index.get(0).map_err(at(place))?.ok_or_else(damaged)?;
+    let seen = witness.get(0).map_err(at(place))?.ok_or_else(damaged)?;
+    let seen = keys.open_index("witness", 0, seen.value()).map_err(|_| damaged())?;
+    if *seen != digest_of(root.value()).into_bytes() {
+        return Err(damaged());
+    }
+    index::decode(&keys.open_index("root", 0, root.value()).map_err(|_| damaged())?).ok_or_else(damaged)
 }
 
 fn write_root(
@@ -369,8 +373,10 @@ fn write_root(
     witness: &mut Table<u64, &'static [u8]>,
     root: &Root,
 ) -> Result<(), StoreError> {
-    index.insert(0, keys.seal_index("root", 0, &index::encode(root)).as_slice()).map_err(at(place))?;
-    witness.insert(0, keys.seal_index("witness", 0, &root.epoch.to_be_bytes()).as_slice()).map_err(at(place))?;
+    let root = keys.seal_index("root", 0, &index::encode(root));
+    let seen = keys.seal_index("witness", 0, digest_of(&root).as_bytes());
+    index.insert(0, root.as_slice()).map_err(at(place))?;
+    witness.insert(0, seen.as_slice()).map_err(at(place))?;
     Ok(())
 }
 
@@ -396,7 +402,30 @@ fn at<E: Into<redb::Error>>(place: &str) -> impl Fn(E) -> StoreError {
     move |error| StoreError::container(place, &error.into())
 }
 
-/// Runs work on the container. It panics on some files that something else has changed: that is damage, not a bug of the caller.
+/// Runs work on the container. It panics on some files that something else has changed: that is damage, not a bug of ours, and told as
+/// such, so the panic itself is kept out of the log and out of the count of panics.
 fn contained<T>(place: &str, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(StoreError::damaged(place, "container")))
+    static HOOK: Once = Once::new();
+    HOOK.call_once(hush_contained_panics);
+    let outer = CONTAINED.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    CONTAINED.set(outer);
+    outcome.unwrap_or_else(|_| Err(StoreError::damaged(place, "container")))
+}
+
+thread_local! {
+    /// Whether this thread is at work on a container.
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+fn hush_contained_panics() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if CONTAINED.get() {
+            // The place only: a message may quote the file.
+            tracing::debug!(at = panic.location().map(ToString::to_string), "the container of a file store cannot be read");
+        } else {
+            others(panic);
+        }
+    }));
 }
