@@ -230,7 +230,7 @@ struct Layer {
     #[arg(long, value_name = "NAME,...")]
     protected_namespaces: Option<Names>,
 
-    /// Deadline of one call to a backend or to the API server, connecting included: 10ms to 10m
+    /// Deadline of one call to a backend, connecting included: 10ms to 10m
     #[arg(long, value_name = "DURATION")]
     call_timeout: Option<Span>,
 

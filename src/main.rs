@@ -63,7 +63,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "keyferry: {error:#}");
+            if !error.is::<Logged>() {
+                let _ = writeln!(io::stderr(), "keyferry: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -83,8 +85,21 @@ fn run(flags: RunFlags) -> anyhow::Result<()> {
     let outcome = runtime.block_on(operate(config, metrics));
     // What still runs must not hold up the end: a lost Lease leaves no time.
     runtime.shutdown_background();
-    outcome
+    match outcome {
+        Ok(()) => tracing::info!("ended"),
+        // In the log as well: who reads JSON lines reads nothing else.
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            return Err(Logged.into());
+        }
+    }
+    Ok(())
 }
+
+/// The cause of the end stands in the log already.
+#[derive(Debug, thiserror::Error)]
+#[error("ended: the log says why")]
+struct Logged;
 
 fn tell_settings(config: &Config, metrics: &Metrics) {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, identity = config.identity, "starting");
