@@ -193,7 +193,8 @@ impl std::error::Error for Fault {}
 #[must_use]
 pub fn quote(name: &str) -> String {
     const SHOWN: usize = 96;
-    let mut escaped = name.chars().flat_map(char::escape_debug);
+    let escaped = format!("{name:?}");
+    let mut escaped = escaped[1..escaped.len() - 1].chars();
     let shown: String = escaped.by_ref().take(SHOWN).collect();
     let rest = if escaped.next().is_some() { "…" } else { "" };
     format!("\"{shown}{rest}\"")
@@ -292,7 +293,7 @@ mod tests {
     #[test]
     fn a_name_in_a_message_is_quoted_escaped_and_cut() {
         let cases = [
-            ("db/password", r#""db/password""#.to_owned()),
+            ("db/password's", r#""db/password's""#.to_owned()),
             ("a\"b\n\u{202e}", r#""a\"b\n\u{202e}""#.to_owned()),
             (&"x".repeat(96), format!("\"{}\"", "x".repeat(96))),
             (&"x".repeat(97), format!("\"{}…\"", "x".repeat(96))),

@@ -2,9 +2,10 @@
 //! text by its place. Pure.
 //!
 //! A tenant writes the path and may own the document, so that what would make the search explode is refused before it starts:
-//! several selectors in one bracket (they multiply and give several nodes anyway), deep nesting, regular expressions per node,
-//! searches inside searches over large documents.
+//! several selectors in one bracket (they multiply and give several nodes anyway), deep nesting, searches inside searches over
+//! large documents, and large regular expressions, which are compiled anew for every node.
 
+use regex::RegexBuilder;
 use serde_json::{Map, Number, Value, value::RawValue};
 use serde_json_path::JsonPath;
 use zeroize::Zeroize;
@@ -22,14 +23,18 @@ const MAX_NESTING: usize = 5;
 const MAX_NODES: usize = 200_000;
 /// Nodes visited by the search, at most: well below a second.
 const MAX_COST: usize = 4_000_000;
+/// Nodes visited by a search with regular expressions, how many of those it may have, and their memory in bytes.
+const MAX_MATCHED: usize = 50_000;
+const MAX_EXPRESSIONS: usize = 2;
+const MAX_EXPRESSION: usize = 64 << 10;
 
 /// The one node that the path gives.
 pub(super) fn select<'a>(document: &'a RawValue, path: &str) -> Result<&'a RawValue, Miss> {
-    let searches = searches_of(path)?;
+    let (searches, limit) = cost_of(path)?;
     let path = JsonPath::parse(path).map_err(|_| Miss::Syntax("it is no RFC 9535 JSONPath: correct it"))?;
     let mut nodes = 0;
     let tree = Tree(convert(document, MAX_DEPTH, &mut nodes)?);
-    if nodes.checked_pow(searches).is_none_or(|cost| cost > MAX_COST) {
+    if nodes.checked_pow(searches).is_none_or(|cost| cost > limit) {
         return Err(Miss::Costly);
     }
     let found = path.query(&tree.0);
@@ -41,21 +46,40 @@ pub(super) fn select<'a>(document: &'a RawValue, path: &str) -> Result<&'a RawVa
     cut(document, &tree.0, node)?.ok_or(Miss::Missing)
 }
 
-/// How many times each node may be visited over again, as a power: one, and one more per filter and per further `..`.
-fn searches_of(path: &str) -> Result<u32, Miss> {
-    let mut open = Vec::new();
-    let mut quote = None;
-    let mut is_escaped = false;
-    for character in path.chars() {
+/// How many times each node may be visited over again, as a power (one, and one more per filter and per further `..`), and how
+/// many visits are too many.
+fn cost_of(path: &str) -> Result<(u32, usize), Miss> {
+    let texts = quoted_of(path)?;
+    let filters = path.matches('?').count();
+    let descents = path.matches("..").count().saturating_sub(1);
+    let searches = u32::try_from(1 + filters + descents).map_err(|_| Miss::Costly)?;
+    match ["match(", "search("].iter().map(|function| path.matches(function).count()).sum() {
+        0 => Ok((searches, MAX_COST)),
+        1..=MAX_EXPRESSIONS if texts.iter().all(|text| is_small(text)) => Ok((searches, MAX_MATCHED)),
+        _ => Err(Miss::Syntax("the JSONPath has too many or too large regular expressions: simplify it")),
+    }
+}
+
+/// The quoted texts of a path, if its brackets are harmless.
+fn quoted_of(path: &str) -> Result<Vec<&str>, Miss> {
+    let (mut open, mut texts) = (Vec::new(), Vec::new());
+    let (mut quote, mut is_escaped) = (None, false);
+    for (at, character) in path.char_indices() {
         match (quote, character) {
             (Some(_), _) if is_escaped => is_escaped = false,
             (Some(_), '\\') => is_escaped = true,
-            (Some(mark), _) if mark == character => quote = None,
-            (None, '"' | '\'') => quote = Some(character),
+            (Some((begin, mark)), _) if mark == character => {
+                texts.push(&path[begin..=at]);
+                quote = None;
+            }
+            (None, '"' | '\'') => quote = Some((at, character)),
             (None, '[' | '(') => open.push(character),
             (None, ']' | ')') => drop(open.pop()),
             (None, ',') if open.last() != Some(&'(') => {
                 return Err(Miss::Syntax("a JSONPath with several selectors in one bracket gives several nodes: name one"));
+            }
+            (None, ',') if !path[at + 1..].trim_start().starts_with(['"', '\'']) => {
+                return Err(Miss::Syntax("a regular expression in a JSONPath stands in quotes: write it into the path"));
             }
             (Some(_) | None, _) => {}
         }
@@ -63,12 +87,15 @@ fn searches_of(path: &str) -> Result<u32, Miss> {
             return Err(Miss::Syntax("the JSONPath has too many brackets inside each other: simplify it"));
         }
     }
-    if ["match(", "search("].iter().any(|function| path.contains(function)) {
-        return Err(Miss::Syntax("match() and search() are not supported in a JSONPath: compare with =="));
-    }
-    let filters = path.matches('?').count();
-    let descents = path.matches("..").count().saturating_sub(1);
-    u32::try_from(1 + filters + descents).map_err(|_| Miss::Costly)
+    Ok(texts)
+}
+
+/// Whether a quoted text is no large regular expression.
+fn is_small(quoted: &str) -> bool {
+    let inner = &quoted[1..quoted.len() - 1];
+    let json = if quoted.starts_with('\'') { format!("\"{}\"", inner.replace("\\'", "'").replace('"', "\\\"")) } else { quoted.to_owned() };
+    let text = serde_json::from_str::<String>(&json);
+    text.is_ok_and(|text| RegexBuilder::new(&text).size_limit(MAX_EXPRESSION).build().is_ok())
 }
 
 /// A copy that serves the search only, overwritten when dropped.

@@ -158,6 +158,9 @@ fn a_jsonpath_selects_the_exact_text() {
         ("$.users[?(@.name == 'ann' && @.id == 1)].pw", "p1"),
         ("$.words[?length(@) == 5]", "green"),
         ("$.a['0']", "zero"),
+        ("$.users[?match(@.name, 'a.n')].pw", "p1"),
+        (r#"$.users[?search(@.name, "^\\x61")].pw"#, "p1"),
+        ("$.words[?search(@, 're[^e]')]", "red"),
     ]);
 }
 
@@ -200,8 +203,10 @@ fn a_property_that_cannot_be_one_is_the_specs_fault() {
         "$.a[0,1]",
         "$['a','b']",
         "$x",
-        "$.a[?match(@.b, 'x')]",
-        "$.a[?search(@.b, 'x')]",
+        "$.a[?match(@.b, @.c)]",
+        "$.a[?match(@.b, '(')]",
+        "$.a[?search(@.b, '(x{99}){99}')]",
+        "$.a[?match(@.b, 'x') || match(@.b, 'y') || match(@.b, 'z')]",
         "$[?@[0,0]]",
         "#(#(#(#(#(a==1)==1)==1)==1)==1)",
     ];

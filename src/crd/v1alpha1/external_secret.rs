@@ -118,7 +118,7 @@ pub struct RemoteValue {
     #[schemars(length(min = 1, max = 2048))]
     pub key: String,
     /// Part of a JSON value: the literal key first, then a dotted path (`a.0.b`, `\.` escapes, `#`, `#(name=="x")`); a text that
-    /// starts with `$` is an RFC 9535 JSONPath that must give exactly one node (without `match()` and `search()`).
+    /// starts with `$` is an RFC 9535 JSONPath that must give exactly one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub property: Option<String>,
