@@ -146,7 +146,7 @@ impl Judged<'_> {
             What::Async => self.check_async(findings),
             What::ForeignCode => self.report(findings, FOREIGN, "`#[path]` or `include!`", "declare the module where its file lies"),
             What::BuiltPath => {
-                self.report(findings, FOREIGN, "`::$…` builds a path", "take a whole `$name:path`, so that the caller spells it out")
+                self.report(findings, FOREIGN, "`::$…` builds a path", "take a whole `$name:path`, so that the caller spells it out");
             }
             What::EnvironmentAttribute => self.check_environment_attribute(findings),
             What::SecretTrait(name) => self.check_secret_trait(name, findings),
