@@ -31,7 +31,7 @@ struct Point {
 }
 
 impl Files {
-    fn traced(&self, args: &[&str], options: &[String]) -> Output {
+    pub fn traced(&self, args: &[&str], options: &[String]) -> Output {
         let plain = self.command(args);
         let mut traced = Command::new("strace");
         traced.args(["-f", "-qq", "-e", &format!("trace={CALLS}"), "-o"]).arg(self.folder.path().join("trace")).args(options);
@@ -59,7 +59,7 @@ impl Files {
             .collect()
     }
 
-    fn copy(&self) -> Self {
+    pub fn copy(&self) -> Self {
         let copy = Self::new();
         for (from, to) in [(self.store(), copy.store()), (self.key(), copy.key())] {
             if from.exists() {
@@ -80,9 +80,9 @@ impl Files {
 }
 
 /// What a store holds: per key each version, `None` where it is deleted.
-type Content = BTreeMap<String, Vec<Option<Vec<u8>>>>;
+pub type Content = BTreeMap<String, Vec<Option<Vec<u8>>>>;
 
-fn content(files: &Files) -> Content {
+pub fn content(files: &Files) -> Content {
     let mut reader = files.reader().unwrap();
     let names = reader.names().unwrap();
     names
@@ -99,7 +99,7 @@ fn content(files: &Files) -> Content {
         .collect()
 }
 
-fn assert_takes_a_write(files: &Files, what: &str) {
+pub fn assert_takes_a_write(files: &Files, what: &str) {
     let written = files.writer().and_then(|writer| writer.set("after/the/crash", &SecretValue::new(b"alive".to_vec()), Some(0)));
     assert_eq!(written.unwrap_or_else(|error| panic!("{what}: {error}")), 1);
     assert_eq!(files.reader().unwrap().get("after/the/crash", None).unwrap().0.expose(), b"alive", "{what}");
@@ -120,7 +120,7 @@ fn for_each_point(points: &[Point], work: impl Fn(&Point) + Sync) {
 }
 
 /// A store with two keys, several versions and a deleted one, and values of one page and of several.
-fn filled() -> Files {
+pub fn filled() -> Files {
     let files = Files::made();
     let writer = files.writer().unwrap();
     let set = |key: &str, value: &[u8]| writer.set(key, &SecretValue::new(value.to_vec()), None).unwrap();

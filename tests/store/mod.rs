@@ -1,6 +1,7 @@
 //! `keyferry store` as a user runs it: the binary, its output, its exit codes and the files that it leaves.
 
 mod crash;
+mod power;
 
 use std::{
     fs,
