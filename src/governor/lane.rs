@@ -53,6 +53,8 @@ struct Inner {
     backend: Arc<dyn Backend>,
     concurrency: usize,
     call_timeout: Duration,
+    /// Opened with the session, before anything is read: what changes between a read and the first listener is hinted at too.
+    hints: Mutex<Option<BoxStream<'static, ()>>>,
     state: Mutex<State>,
 }
 
@@ -82,7 +84,8 @@ struct Flight {
 
 impl Lane {
     pub fn new(backend: Arc<dyn Backend>, concurrency: usize, call_timeout: Duration) -> Self {
-        Self(Arc::new(Inner { backend, concurrency: concurrency.max(1), call_timeout, state: Mutex::default() }))
+        let hints = Mutex::new(backend.changes());
+        Self(Arc::new(Inner { backend, concurrency: concurrency.max(1), call_timeout, hints, state: Mutex::default() }))
     }
 
     pub fn batch_size(&self) -> usize {
@@ -90,27 +93,17 @@ impl Lane {
     }
 
     pub fn changes(&self) -> Option<BoxStream<'static, ()>> {
-        self.0.backend.changes()
+        let opened = self.0.hints.lock().unwrap_or_else(PoisonError::into_inner).take();
+        opened.or_else(|| self.0.backend.changes())
     }
 
-    /// Asks, or joins who has asked: what is kept or under way is good enough if its call began at or after `not_before`.
-    pub fn ask(&self, asked: Asked, not_before: Instant, priority: Priority) -> Waiting {
+    /// Asks, or joins who has asked: what is kept or under way is good enough if its call began at or after `not_before`. All are
+    /// asked before the first call starts, so that they share calls. One answer each, in the same order.
+    pub fn ask(&self, asked: impl IntoIterator<Item = Asked>, not_before: Instant, priority: Priority) -> Vec<Waiting> {
         let mut state = self.state();
-        if let Some(kept) = state.table.get(&asked, not_before) {
-            return std::future::ready(kept).boxed();
-        }
-        let (sender, receiver) = oneshot::channel();
-        if let Some(flight) = state.flying.get_mut(&asked).and_then(|flights| flights.iter_mut().find(|flight| flight.at >= not_before)) {
-            flight.waiters.push(sender);
-        } else {
-            state.enqueue(asked, priority, sender);
-        }
+        let waiting = asked.into_iter().map(|asked| state.ask(asked, not_before, priority)).collect();
         self.pump(&mut state);
-        drop(state);
-        async move {
-            receiver.await.unwrap_or_else(|_| Arc::new(Kept { answer: Answer::Names(Err(bug("a call was lost"))), at: Instant::now() }))
-        }
-        .boxed()
+        waiting
     }
 
     /// Starts calls while there is something to ask and room to ask it.
@@ -188,6 +181,22 @@ impl Asked {
 }
 
 impl State {
+    fn ask(&mut self, asked: Asked, not_before: Instant, priority: Priority) -> Waiting {
+        if let Some(kept) = self.table.get(&asked, not_before) {
+            return std::future::ready(kept).boxed();
+        }
+        let (sender, receiver) = oneshot::channel();
+        if let Some(flight) = self.flying.get_mut(&asked).and_then(|flights| flights.iter_mut().find(|flight| flight.at >= not_before)) {
+            flight.waiters.push(sender);
+        } else {
+            self.enqueue(asked, priority, sender);
+        }
+        async move {
+            receiver.await.unwrap_or_else(|_| Arc::new(Kept { answer: Answer::Names(Err(bug("a call was lost"))), at: Instant::now() }))
+        }
+        .boxed()
+    }
+
     fn enqueue(&mut self, asked: Asked, priority: Priority, waiter: oneshot::Sender<Arc<Kept<Answer>>>) {
         self.turn += 1;
         let turn = self.turn;

@@ -163,17 +163,8 @@ impl Session {
     ///
     /// A look that started at or after `not_before` is shared with whoever else wants the item; an older one never is.
     pub async fn look(&self, items: &[Granted<Item>], not_before: Instant, priority: Priority) -> Vec<Look> {
-        // All are asked before any is awaited, so that they share calls.
-        let waiting: Vec<_> = items.iter().map(|item| self.ask(item.get(), not_before, priority)).collect();
+        let waiting = self.lane.ask(items.iter().map(|item| asked_for(item.get())), not_before, priority);
         join_all(items.iter().zip(waiting).map(|(item, asked)| self.sight(item.get(), asked, not_before, priority))).await
-    }
-
-    fn ask(&self, item: &Item, not_before: Instant, priority: Priority) -> lane::Waiting {
-        let asked = match &item.wanted {
-            Wanted::Value(value) => Asked::Value(value.clone()),
-            Wanted::Find(find) => Asked::Names(find.path.clone()),
-        };
-        self.lane.ask(asked, not_before, priority)
     }
 
     async fn sight(&self, item: &Item, asked: lane::Waiting, not_before: Instant, priority: Priority) -> Look {
@@ -204,6 +195,14 @@ impl Session {
         if self.id != other.id {
             *self = other.clone();
         }
+    }
+}
+
+/// What a look begins with.
+fn asked_for(item: &Item) -> Asked {
+    match &item.wanted {
+        Wanted::Value(value) => Asked::Value(value.clone()),
+        Wanted::Find(find) => Asked::Names(find.path.clone()),
     }
 }
 

@@ -71,9 +71,8 @@ pub async fn read(
     kept: &mut Vec<Arc<Kept<Answer>>>,
 ) -> Result<BTreeMap<RemoteKey, Fetched>, Fault> {
     let names: Vec<RemoteKey> = names.into_iter().collect();
-    let waiting: Vec<_> =
-        names.iter().map(|key| lane.ask(Asked::Value(RemoteRef { key: key.clone(), version: None }), not_before, priority)).collect();
-    let answers = join_all(waiting).await;
+    let asked = names.iter().map(|key| Asked::Value(RemoteRef { key: key.clone(), version: None }));
+    let answers = join_all(lane.ask(asked, not_before, priority)).await;
     let mut found = BTreeMap::new();
     for (name, answer) in names.into_iter().zip(&answers) {
         match &answer.answer {
