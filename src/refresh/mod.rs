@@ -3,27 +3,43 @@
 //! How a reconcile uses it, in this order: `Session::look`, then [`Refresh::observe`] with what it saw (before anything is asked
 //! about absence), then plan, apply, report, then [`Refresh::register`] and [`Refresh::settled`].
 //!
-//! Differences from what was first agreed, for the controller:
-//! - `observe` also takes the object that looked: it is not woken by what it saw itself.
-//! - [`Refresh::ask`] looks at an object's items at once and wakes it in any case.
-//! - [`Refresh::all_registered`] must be called once, when every object that existed at start was reconciled once (registered, or
-//!   found to need no looks); until then `caught_up` stays where the last leader left it.
-//! - `Instant` is `tokio::time::Instant`.
+//! Must not be here: what is due when and who is woken for what (`schedule/`), and how calls are shared and bounded (`governor/`).
+
+mod hold;
+mod poll;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use std::time::Duration;
-use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::Granted,
-    digest::{DigestKey, ShortMac},
-    fault::Fault,
+    digest::{self, DigestKey, ShortMac},
+    fault::{self, Fault},
     governor::{Governor, Look, Session},
-    item::Item,
+    item::{Item, Reading, Sighting},
     name::ObjectKey,
-    schedule::{Timings, WallClock},
+    schedule::{self, Chunk, Enrolment, Ledger, Moment, Seen, Timings, Waking, WallClock},
 };
+use hold::Holds;
+
+pub use crate::schedule::Cause;
 
 /// All that an object uses, as its last reconcile left it.
 #[derive(Clone, Debug)]
@@ -56,16 +72,6 @@ pub struct Wake {
     pub cause: Cause,
 }
 
-/// Why an object is woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Cause {
-    Changed,
-    Failing,
-    Recovered,
-    Asked,
-    AbsenceConfirmed,
-}
-
 /// What is known about the absence of an item's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absence {
@@ -79,70 +85,295 @@ pub enum Absence {
 
 /// The poller's handle. Cheap to clone.
 #[derive(Clone)]
-pub struct Refresh {}
+pub struct Refresh(Arc<Inner>);
+
+struct Inner {
+    digest_key: DigestKey,
+    clock: WallClock,
+    /// The zero of the ledger's monotonic clock.
+    epoch: Instant,
+    wakes: UnboundedSender<Wake>,
+    /// A store has come that nobody polls yet.
+    stores_changed: Notify,
+    state: Mutex<State>,
+}
+
+struct State {
+    ledger: Ledger,
+    /// The grant under which each registered item is looked at.
+    grants: HashMap<Item, Granted<Item>>,
+    stores: HashMap<String, Polled>,
+    holds: Holds,
+}
+
+/// A store of which items are registered.
+struct Polled {
+    session: Session,
+    /// Something changed for the store's poller; tells two lives of one store apart too.
+    changed: Arc<Notify>,
+    has_poller: bool,
+}
 
 /// The poller ended without being told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the poller of a store ended by itself")]
 pub struct PollerEnded;
 
+impl fmt::Debug for Refresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh").finish_non_exhaustive()
+    }
+}
+
 impl Refresh {
     /// `since` is the caught-up mark of the last leader; without one everything is due.
     #[must_use]
     pub fn new(
         _governor: Governor,
-        _digest_key: DigestKey,
-        _timings: Timings,
-        _since: Option<Timestamp>,
-        _clock: WallClock,
+        digest_key: DigestKey,
+        timings: Timings,
+        since: Option<Timestamp>,
+        clock: WallClock,
     ) -> (Self, UnboundedReceiver<Wake>) {
-        (Self {}, tokio::sync::mpsc::unbounded_channel().1)
+        let (wakes, receiver) = unbounded_channel();
+        let ledger = Ledger::new(timings, since.map(nanoseconds));
+        let state = State { ledger, grants: HashMap::new(), stores: HashMap::new(), holds: Holds::default() };
+        let inner = Inner { digest_key, clock, epoch: Instant::now(), wakes, stores_changed: Notify::new(), state: Mutex::new(state) };
+        (Self(Arc::new(inner)), receiver)
     }
 
     /// Replaces what the object registered before. Called at the end of every reconcile.
-    pub fn register(&self, _registration: Registration) {}
+    pub fn register(&self, registration: Registration) {
+        let now = self.now();
+        let mut state = self.state();
+        let before = state.ledger.items_of(&registration.object);
+        let enrolments: Vec<Enrolment> = registration.items.iter().map(RegisteredItem::enrolment).collect();
+        for registered in registration.items {
+            state.grants.insert(registered.item.get().clone(), registered.item);
+            self.use_session(&mut state, now, registered.session);
+        }
+        let wakings = state.ledger.register(now, &registration.object, registration.interval, enrolments);
+        state.drop_unused(&before);
+        self.wake(wakings);
+    }
 
     /// The object is gone, suspended or needs nothing.
-    pub fn forget(&self, _object: &ObjectKey) {}
+    pub fn forget(&self, object: &ObjectKey) {
+        let mut state = self.state();
+        let before = state.ledger.items_of(object);
+        state.ledger.forget(self.now(), object);
+        state.holds.release(object);
+        state.drop_unused(&before);
+    }
 
-    /// Takes in what a reconcile saw: other users of the items are woken by a changed value, misses are counted, clocks move.
-    pub fn observe(&self, _by: &ObjectKey, _looks: &[Look]) {}
+    /// Takes in what a reconcile saw: other users of the items are woken by a changed value, misses are counted, clocks move. The
+    /// object itself is not woken by what it saw.
+    pub fn observe(&self, by: &ObjectKey, looks: &[Look]) {
+        self.take_in(Some(by), looks);
+    }
 
     /// Looks at the object's items as soon as possible and wakes it then, whatever was found.
-    pub fn ask(&self, _object: &ObjectKey) {}
+    pub fn ask(&self, object: &ObjectKey) {
+        let mut state = self.state();
+        let wakings = state.ledger.ask(self.now(), object);
+        for item in state.ledger.items_of(object) {
+            state.nudge(&item.store);
+        }
+        self.wake(wakings);
+    }
 
     #[must_use]
-    pub fn absence(&self, _item: &Item) -> Absence {
-        Absence::None
+    pub fn absence(&self, item: &Item) -> Absence {
+        match self.state().ledger.absence(item) {
+            schedule::Absence::None => Absence::None,
+            schedule::Absence::First { since } => Absence::First { since: self.instant(since) },
+            schedule::Absence::Confirmed => Absence::Confirmed,
+        }
     }
 
     /// Whether so many items of the store turned absent that nothing may be deleted for it. Stays until confirmed.
     #[must_use]
-    pub fn is_braked(&self, _store_uid: &str) -> bool {
-        false
+    pub fn is_braked(&self, store_uid: &str) -> bool {
+        self.state().ledger.is_braked(store_uid)
     }
 
     /// Somebody confirmed the store's mass absence (once per new value of the annotation): the brake is lifted, who waited is woken.
-    pub fn confirm_absence(&self, _store_uid: &str) {}
+    pub fn confirm_absence(&self, store_uid: &str) {
+        let mut state = self.state();
+        let wakings = state.ledger.confirm_absence(self.now(), store_uid);
+        self.wake(wakings);
+    }
 
     /// The object has reported what became of everything it was woken for up to `not_before`.
-    pub fn settled(&self, _object: &ObjectKey, _not_before: Instant) {}
+    pub fn settled(&self, object: &ObjectKey, not_before: Instant) {
+        let mut state = self.state();
+        if state.ledger.settle(object, self.mono(not_before)) {
+            state.holds.release(object);
+        }
+    }
 
-    /// Every object that existed at start has been reconciled once.
-    pub fn all_registered(&self) {}
+    /// Every object that existed at start was reconciled once: registered, or found to need no looks. Until then the mark stays where
+    /// the last leader left it.
+    pub fn all_registered(&self) {
+        self.state().ledger.complete();
+    }
 
     /// Everything due before this was looked at, with whatever outcome, and every object woken by it has settled.
     #[must_use]
     pub fn caught_up(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
+        let nanoseconds = self.state().ledger.caught_up(self.now());
+        Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// Looks at what falls due until `shutdown`.
+    /// Looks at what falls due until `shutdown`. One task per store, so that a store that hangs delays no other.
     ///
     /// # Errors
     /// [`PollerEnded`] when a part of it failed: the process must end.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), PollerEnded> {
-        shutdown.cancelled().await;
+        let mut pollers = JoinSet::new();
+        loop {
+            for (store, changed) in self.without_poller() {
+                pollers.spawn(poll::run(self.clone(), store, changed));
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.0.stores_changed.notified() => {}
+                Some(ended) = pollers.join_next() => ended.map_err(|_| PollerEnded)?,
+            }
+        }
+        pollers.shutdown().await;
+        self.state().stores.values_mut().for_each(|polled| polled.has_poller = false);
         Ok(())
     }
+
+    /// Looks that are held for woken objects.
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        self.state().holds.looks()
+    }
+
+    /// What is kept: by the ledger, and how many grants, stores and held looks.
+    #[cfg(test)]
+    fn leftovers(&self) -> (schedule::Counts, usize, usize, usize) {
+        let state = self.state();
+        (state.ledger.counts(), state.grants.len(), state.stores.len(), state.holds.looks())
+    }
+
+    fn take_in(&self, by: Option<&ObjectKey>, looks: &[Look]) {
+        let seen: Vec<Seen> = looks.iter().map(|look| seen(&self.0.digest_key, &look.sighting)).collect();
+        let now = self.now();
+        let mut state = self.state();
+        let mut wakings = Vec::new();
+        for (look, seen) in looks.iter().zip(seen) {
+            wakings.extend(state.ledger.observe(now, by, &look.item, self.mono(look.at), seen));
+            let open = state.ledger.open_users(&look.item);
+            state.holds.hold(look, open);
+            if by.is_some() {
+                state.nudge(&look.item.store);
+            }
+        }
+        self.wake(wakings);
+    }
+
+    /// The newest session of a store is the one that is polled with.
+    fn use_session(&self, state: &mut State, now: Moment, session: Session) {
+        let store = session.id().store.clone();
+        let Some(polled) = state.stores.get_mut(&store) else {
+            state.stores.insert(store, Polled { session, changed: Arc::default(), has_poller: false });
+            self.0.stores_changed.notify_one();
+            return;
+        };
+        polled.changed.notify_one();
+        if polled.session.id() != session.id() && polled.session.id().generation <= session.id().generation {
+            polled.session = session;
+            state.ledger.renew(now, &store);
+        }
+    }
+
+    fn without_poller(&self) -> Vec<(String, Arc<Notify>)> {
+        let mut state = self.state();
+        let alone = state.stores.iter_mut().filter(|(_, polled)| !polled.has_poller);
+        alone
+            .map(|(store, polled)| {
+                polled.has_poller = true;
+                (store.clone(), Arc::clone(&polled.changed))
+            })
+            .collect()
+    }
+
+    fn wake(&self, wakings: Vec<Waking>) {
+        for Waking { object, not_before, cause } in wakings {
+            // A closed channel means that the controller is ending.
+            let _ = self.0.wakes.send(Wake { object, not_before: self.instant(not_before), cause });
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Moment {
+        Moment { mono: self.mono(Instant::now()), wall: nanoseconds((self.0.clock)()) }
+    }
+
+    fn mono(&self, at: Instant) -> i64 {
+        let (epoch, whole) = (self.0.epoch, |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
+        if at >= epoch { whole(at - epoch) } else { -whole(epoch - at) }
+    }
+
+    fn instant(&self, mono: i64) -> Instant {
+        let distance = Duration::from_nanos(mono.unsigned_abs());
+        let at = if mono >= 0 { self.0.epoch.checked_add(distance) } else { self.0.epoch.checked_sub(distance) };
+        at.unwrap_or(self.0.epoch)
+    }
+}
+
+impl State {
+    /// Forgets the grants and stores of items that nobody uses any more.
+    fn drop_unused(&mut self, items: &[Arc<Item>]) {
+        for item in items {
+            if !self.ledger.is_used(item) {
+                self.grants.remove(&**item);
+            }
+            self.nudge(&item.store);
+        }
+        let ledger = &self.ledger;
+        self.stores.retain(|store, polled| {
+            let is_used = ledger.has_store(store);
+            if !is_used {
+                polled.changed.notify_one();
+            }
+            is_used
+        });
+    }
+
+    /// Tells the store's poller that due times may have changed.
+    fn nudge(&self, store: &str) {
+        if let Some(polled) = self.stores.get(store) {
+            polled.changed.notify_one();
+        }
+    }
+}
+
+impl RegisteredItem {
+    fn enrolment(&self) -> Enrolment {
+        let failing = self.failing.as_ref().map(|fault| (fault.reason, fault::retry(fault)));
+        Enrolment { item: self.item.get().clone(), known: self.known, failing }
+    }
+}
+
+/// What a sighting means to the ledger. A search without a match is a value too: that of nothing.
+fn seen(key: &DigestKey, sighting: &Sighting) -> Seen {
+    let failed = |fault: &Fault| Seen::Fault { reason: fault.reason, retry: fault::retry(fault) };
+    match sighting {
+        Sighting::Value(Reading::Absent(fault) | Reading::Unknown(fault)) | Sighting::Found(Err(fault)) => failed(fault),
+        Sighting::Value(Reading::Found(_)) | Sighting::Found(Ok(_)) => match digest::of_sighting(key, sighting) {
+            Some(mac) => Seen::Value(mac.short()),
+            None => failed(&Fault::unavailable("a value without a digest")),
+        },
+    }
+}
+
+fn nanoseconds(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanosecond()).unwrap_or(if at > Timestamp::UNIX_EPOCH { i64::MAX / 2 } else { i64::MIN / 2 })
 }

@@ -24,6 +24,9 @@ const HINT_SPACING: Duration = Duration::from_millis(200);
 const RENEWAL: Duration = Duration::from_secs(1);
 /// The offset of the two clocks may change by this before slots are computed anew.
 const JUMP: Duration = Duration::from_secs(1);
+/// An object that was woken so recently will see for itself whatever else changes: its looks begin later, and its registration is
+/// compared with what was seen meanwhile.
+const JUST_WOKEN: Duration = Duration::from_secs(10);
 /// A store's early looks are searched for no further than this many items.
 const PULL_SEARCH: usize = 1_024;
 
@@ -48,6 +51,8 @@ pub struct Counts {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     not_before: i64,
+    /// When it was woken last.
+    woken: i64,
     /// When the look that saw it first was due.
     due: i64,
 }
@@ -137,7 +142,7 @@ impl Ledger {
         for id in before.into_iter().flatten().filter(|id| !enrolled.contains_key(id)) {
             self.leave(now, id, object);
         }
-        self.wake(wakings)
+        self.wake(now, wakings)
     }
 
     /// The object uses nothing any more.
@@ -166,7 +171,7 @@ impl Ledger {
             user.tell(seen.view());
         }
         self.reindex(id);
-        self.wake(wakes)
+        self.wake(now, wakes)
     }
 
     /// Looks at the object's items now, and wakes it when that is done.
@@ -175,7 +180,7 @@ impl Ledger {
         let Some(record) = self.objects.get(object) else { return Vec::new() };
         let (key, items) = (Arc::clone(&record.key), record.items.clone());
         if items.is_empty() {
-            return self.wake([Wish { object: key, at: now.mono, due: now.mono, cause: Cause::Asked }]);
+            return self.wake(now, [Wish { object: key, at: now.mono, due: now.mono, cause: Cause::Asked }]);
         }
         for id in items {
             if let Some(track) = self.tracks.get_mut(&id) {
@@ -309,7 +314,7 @@ impl Ledger {
             let users = track.users.iter().filter(|user| user.waits());
             wishes.extend(users.map(|user| Wish { object: Arc::clone(&user.object), at, due: now.mono, cause: Cause::AbsenceConfirmed }));
         }
-        self.wake(wishes)
+        self.wake(now, wishes)
     }
 
     /// The open objects that use the item: a look at it is worth keeping for them.
@@ -318,6 +323,20 @@ impl Ledger {
         let track = self.ids.get(item).and_then(|id| self.tracks.get(id));
         let users = track.into_iter().flat_map(|track| &track.users);
         users.filter(|user| self.pending.contains(&user.object)).map(|user| (*user.object).clone()).collect()
+    }
+
+    /// What the object uses, registered or only fetched so far.
+    #[must_use]
+    pub fn items_of(&self, object: &ObjectKey) -> Vec<Arc<Item>> {
+        let ids = self.objects.get(object).into_iter().flat_map(|record| &record.items);
+        ids.filter_map(|id| Some(Arc::clone(&self.tracks.get(id)?.item))).collect()
+    }
+
+    /// Whether an object has registered the item.
+    #[must_use]
+    pub fn is_used(&self, item: &Item) -> bool {
+        let track = self.ids.get(item).and_then(|id| self.tracks.get(id));
+        track.is_some_and(|track| track.users.iter().any(|user| user.registered))
     }
 
     /// Whether any item of the store is used.
@@ -447,11 +466,11 @@ impl Ledger {
     /// A new user of an item that was looked at before is told what that saw, if it does not know.
     fn tell(&mut self, id: u64, object: &ObjectKey) -> Option<Wish> {
         let track = self.tracks.get_mut(&id)?;
-        let (view, at) = (track.view, track.last?);
+        let (view, at, due) = (track.view, track.last?, track.last_due);
         let user = track.user_mut(object)?;
         let cause = user.concern(view)?;
         user.tell(view);
-        Some(Wish { object: Arc::clone(&user.object), at, due: at, cause })
+        Some(Wish { object: Arc::clone(&user.object), at, due, cause })
     }
 
     /// A look that is newer than all before. Who has to be woken for it.
@@ -461,15 +480,31 @@ impl Ledger {
         let had_value = matches!(track.view, View::Value(_));
         let was_confirmed = track.misses.is_some_and(|run| run.is_confirmed);
         track.observe(at, now, seen, &self.timings);
+        track.last_due = due;
         let is_confirmed = !was_confirmed && track.misses.is_some_and(|run| run.is_confirmed);
         let askers = if track.has_request() { Vec::new() } else { std::mem::take(&mut track.askers) };
-        let mut wishes = Vec::new();
+        let (mut wishes, mut coming) = (Vec::new(), Vec::new());
+        let objects = &self.objects;
+        let is_coming = |object: &ObjectKey| {
+            let pending = objects.get(object).and_then(|record| record.pending);
+            pending.is_some_and(|pending| now.mono - pending.woken < nanoseconds(JUST_WOKEN))
+        };
         for user in track.users.iter_mut().filter(|user| by.is_none_or(|by| *user.object != *by)) {
+            let mut concern = user.concern(seen.view());
+            if concern.is_some() && is_coming(&user.object) {
+                concern = None;
+                coming.push(Arc::clone(&user.object));
+            }
             let confirmed = (is_confirmed && user.waits()).then_some(Cause::AbsenceConfirmed);
             let asked = askers.contains(&user.object).then_some(Cause::Asked);
-            if let Some(cause) = user.concern(seen.view()).or(confirmed).or(asked) {
+            if let Some(cause) = concern.or(confirmed).or(asked) {
                 user.tell(seen.view());
                 wishes.push(Wish { object: Arc::clone(&user.object), at, due, cause });
+            }
+        }
+        for object in coming {
+            if let Some(pending) = self.objects.get_mut(&*object).and_then(|record| record.pending.as_mut()) {
+                pending.due = pending.due.min(due);
             }
         }
         self.count_turned(id, now.mono, had_value);
@@ -505,13 +540,15 @@ impl Ledger {
     }
 
     /// Records who is woken. An object that several items wake is woken once, with the newest look.
-    fn wake(&mut self, wishes: impl IntoIterator<Item = Wish>) -> Vec<Waking> {
+    fn wake(&mut self, now: Moment, wishes: impl IntoIterator<Item = Wish>) -> Vec<Waking> {
         let mut wakings: BTreeMap<Arc<ObjectKey>, Waking> = BTreeMap::new();
         for Wish { object, at, due, cause } in wishes {
             let Some(record) = self.objects.get_mut(&*object).filter(|record| record.registered) else { continue };
-            let pending = record
-                .pending
-                .map_or(Pending { not_before: at, due }, |open| Pending { not_before: open.not_before.max(at), due: open.due.min(due) });
+            let pending = record.pending.map_or(Pending { not_before: at, woken: now.mono, due }, |open| Pending {
+                not_before: open.not_before.max(at),
+                woken: now.mono,
+                due: open.due.min(due),
+            });
             record.pending = Some(pending);
             self.pending.insert(Arc::clone(&object));
             let waking = wakings.entry(Arc::clone(&object)).or_insert_with(|| Waking { object: (*object).clone(), not_before: at, cause });

@@ -188,6 +188,7 @@ fn the_first_failure_the_first_success_and_a_new_reason_wake_and_nothing_else() 
         let due = ledger.next_due("store").unwrap();
         let (_, wakings) = look(&mut ledger, due, "store", |_| seen);
         assert_eq!(wakings.first().map(|waking| waking.cause), cause, "step {step}");
+        ledger.settle(&object("a"), due);
     }
 }
 
@@ -198,6 +199,22 @@ fn who_looked_itself_is_not_woken_but_the_others_are() {
     let wakings = ledger.observe(at(9), Some(&object("b")), &numbered(1), 8, found(2));
     assert_eq!(names(&wakings), [("a", Cause::Changed)]);
     assert_eq!(ledger.register(at(10), &object("b"), Some(HOUR), [holding(&numbered(1), 2)]), []);
+}
+
+#[test]
+fn who_is_about_to_look_is_not_woken_again_but_nothing_is_lost_by_that() {
+    let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1), numbered(2)]);
+    ledger.register(at(1), &object("b"), Some(HOUR), [holding(&numbered(1), 1), holding(&numbered(2), 1)]);
+    let wakings = ledger.observe(at(10), None, &numbered(1), 10, found(2));
+    assert_eq!(names(&wakings), [("a", Cause::Changed), ("b", Cause::Changed)]);
+    assert_eq!(ledger.observe(at(20), Some(&object("a")), &numbered(2), 20, found(2)), [], "b will read it anyway");
+    // b had already read the second item when it changed.
+    ledger.observe(at(21), Some(&object("b")), &numbered(1), 10, found(2));
+    let wakings = ledger.register(at(30), &object("b"), Some(HOUR), [holding(&numbered(1), 2), holding(&numbered(2), 1)]);
+    assert_eq!(names(&wakings), [("b", Cause::Changed)]);
+    // a never reports; from the next look on it is told again.
+    let later = 11 * SECOND;
+    assert_eq!(ledger.observe(at(later), None, &numbered(1), later, found(3)).len(), 2);
 }
 
 #[test]
@@ -352,6 +369,7 @@ fn a_new_credential_looks_at_the_denied_within_a_second() {
     let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1)]);
     let due = ledger.next_due("store").unwrap();
     look(&mut ledger, due, "store", |_| failed(&Fault::access_denied("")));
+    ledger.settle(&object("a"), due);
     ledger.renew(at(due + 5), "store");
     let due_again = ledger.next_due("store").unwrap();
     assert!(due_again <= due + 5 + SECOND);

@@ -90,6 +90,8 @@ pub(super) struct Track {
     pub view: View,
     /// Start of the last look.
     pub last: Option<i64>,
+    /// When that look was due, if it was late.
+    pub last_due: i64,
     pub misses: Option<Misses>,
     /// Whom the next look wakes in any case.
     pub askers: Vec<Arc<ObjectKey>>,
@@ -117,6 +119,7 @@ impl Track {
             users: Vec::new(),
             view: View::Unseen,
             last: None,
+            last_due: 0,
             misses: None,
             askers: Vec::new(),
             is_flying: false,

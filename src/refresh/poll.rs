@@ -1,0 +1,140 @@
+//! The poller of one store: takes what is due, looks, hands in what was seen. Ends when nobody uses the store any more.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered},
+};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{Chunk, Refresh};
+use crate::{
+    access::Granted,
+    governor::{Look, Priority, Session, SessionId},
+    item::Item,
+};
+
+/// Calls that one poller has asked for at most; how many really go out at once is the governor's business.
+const CHUNKS: usize = 32;
+/// Longest rest, so that a wall clock that jumped is noticed.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// Pause before hints are asked for again after their stream ended.
+const LISTEN_AGAIN: Duration = Duration::from_secs(10);
+
+/// A look that is over.
+struct Landed {
+    items: Vec<Arc<Item>>,
+    looks: Vec<Look>,
+}
+
+struct Poller {
+    refresh: Refresh,
+    store: String,
+    changed: Arc<Notify>,
+    looks: FuturesUnordered<BoxFuture<'static, Landed>>,
+    /// Hints with the session that gives them; `None` in it when the system gives none, or gives no more.
+    hints: Option<(SessionId, Option<BoxStream<'static, ()>>)>,
+    listen_at: Option<Instant>,
+}
+
+pub(super) async fn run(refresh: Refresh, store: String, changed: Arc<Notify>) {
+    let mut poller = Poller { refresh, store, changed, looks: FuturesUnordered::new(), hints: None, listen_at: None };
+    while let Some(session) = poller.refresh.session(&poller.store, &poller.changed) {
+        poller.listen(&session);
+        poller.begin(&session);
+        poller.wait().await;
+    }
+}
+
+impl Poller {
+    /// Hints come from the session that is polled with. After a gap in them everything is looked at once.
+    fn listen(&mut self, session: &Session) {
+        let is_other = self.hints.as_ref().is_none_or(|(id, _)| id != session.id());
+        let is_again = self.listen_at.is_some_and(|at| at <= Instant::now());
+        if is_other || is_again {
+            self.hints = Some((session.id().clone(), session.changes()));
+            self.listen_at = None;
+        }
+        if is_again {
+            self.refresh.hint(&self.store);
+        }
+    }
+
+    fn begin(&mut self, session: &Session) {
+        while self.looks.len() < CHUNKS {
+            let Some((chunk, granted)) = self.refresh.take(&self.store, session.batch_size()) else { break };
+            let (session, now) = (session.clone(), Instant::now());
+            let priority = if chunk.is_urgent { Priority::Changed } else { Priority::Periodic };
+            let look = async move { Landed { items: chunk.items, looks: session.look(&granted, now, priority).await } };
+            self.looks.push(look.boxed());
+        }
+    }
+
+    async fn wait(&mut self) {
+        let longest = Instant::now() + LONGEST_REST;
+        let due = self.refresh.next_due(&self.store).filter(|_| self.looks.len() < CHUNKS);
+        let until = [due, self.listen_at].into_iter().flatten().fold(longest, Instant::min);
+        let hints = self.hints.as_mut().and_then(|(_, hints)| hints.as_mut());
+        tokio::select! {
+            Some(landed) = self.looks.next() => self.refresh.land(&landed),
+            () = self.changed.notified() => {}
+            () = tokio::time::sleep_until(until) => {}
+            hint = next(hints) => match hint {
+                Some(()) => self.refresh.hint(&self.store),
+                None => self.stop_listening(),
+            },
+        }
+    }
+
+    fn stop_listening(&mut self) {
+        if let Some((_, hints)) = &mut self.hints {
+            *hints = None;
+        }
+        self.listen_at = Some(Instant::now() + LISTEN_AGAIN);
+    }
+}
+
+/// The next hint; without a stream there is none, ever.
+async fn next(hints: Option<&mut BoxStream<'static, ()>>) -> Option<()> {
+    match hints {
+        Some(hints) => hints.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Refresh {
+    /// The session to poll with; none when this life of the store is over.
+    fn session(&self, store: &str, changed: &Arc<Notify>) -> Option<Session> {
+        let mut state = self.state();
+        let session =
+            state.stores.get(store).filter(|polled| Arc::ptr_eq(&polled.changed, changed)).map(|polled| polled.session.clone())?;
+        if state.ledger.has_store(store) {
+            return Some(session);
+        }
+        state.stores.remove(store);
+        None
+    }
+
+    fn hint(&self, store: &str) {
+        self.state().ledger.hint(self.now(), store);
+    }
+
+    fn next_due(&self, store: &str) -> Option<Instant> {
+        self.state().ledger.next_due(store).map(|due| self.instant(due))
+    }
+
+    /// What is due, with the grants to look at it.
+    fn take(&self, store: &str, batch: usize) -> Option<(Chunk, Vec<Granted<Item>>)> {
+        let mut state = self.state();
+        let chunk = state.ledger.take(self.now(), store, batch)?;
+        let granted = chunk.items.iter().filter_map(|item| state.grants.get(&**item).cloned()).collect();
+        Some((chunk, granted))
+    }
+
+    fn land(&self, landed: &Landed) {
+        self.take_in(None, &landed.looks);
+        self.state().ledger.give_back(&landed.items);
+    }
+}
