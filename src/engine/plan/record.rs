@@ -43,13 +43,16 @@ pub fn annotation(object: &ObjectKey) -> String {
     format!("{DIGEST_PREFIX}{}", &sha256_hex(&format!("ExternalSecret/{}", object.name))[..10])
 }
 
+/// Start of every object's field manager.
+pub const MANAGER_PREFIX: &str = "keyferry-kes-";
+
 /// Field manager of an object: stable over re-creation and restore; the API server takes 128 characters.
 #[must_use]
 pub fn field_manager(object: &ObjectKey) -> String {
     if object.name.len() <= 100 {
-        format!("keyferry-kes-{}", object.name)
+        format!("{MANAGER_PREFIX}{}", object.name)
     } else {
-        format!("keyferry-kes-{}", &sha256_hex(&object.name)[..32])
+        format!("{MANAGER_PREFIX}{}", &sha256_hex(&object.name)[..32])
     }
 }
 

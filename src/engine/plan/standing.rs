@@ -4,7 +4,7 @@ use crate::{
     cluster::target::TargetFacts,
     crd::v1alpha1::CreationPolicy,
     digest::DigestKey,
-    engine::plan::record::{Record, annotation, field_manager},
+    engine::plan::record::{MANAGER_PREFIX, Record, annotation, field_manager},
     fault::{Fault, Reason},
     name::ObjectKey,
     schedule::due::TargetState,
@@ -21,8 +21,8 @@ pub enum Holding {
     Ours(Record),
     /// Ours by field manager only: the annotation is missing, malformed, or of another MAC key.
     OursUnproven,
-    /// Another of our objects holds it.
-    Rival,
+    /// Another of our objects holds it, by its name where that can be told.
+    Rival(Option<String>),
     /// Anyone else's, by the name of its owner.
     Foreign(String),
 }
@@ -43,9 +43,16 @@ pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey,
         return Holding::OursUnproven;
     }
     if facts.records.keys().any(|other| *other != name) {
-        return Holding::Rival;
+        return Holding::Rival(rival(facts));
     }
     Holding::Foreign(owner(facts))
+}
+
+/// The other object by name: the owner of its target, else whose field manager applied it.
+fn rival(facts: &TargetFacts) -> Option<String> {
+    let owner = facts.owners.iter().find(|(kind, _, _)| kind == "ExternalSecret").map(|(_, name, _)| name.clone());
+    let applied = || facts.holders.iter().find_map(|holder| holder.manager.strip_prefix(MANAGER_PREFIX).map(str::to_owned));
+    owner.or_else(applied)
 }
 
 /// Whoever owns a foreign Secret: its controller or owner, else the field manager that holds its data.
@@ -125,8 +132,8 @@ pub fn may_write(holding: &Holding, target: &str, rival: Option<&str>) -> Result
             Reason::Conflict,
             format!("ExternalSecret {rival} is older and wants Secret {target} too: give one of them another target.name"),
         )),
-        (Holding::Rival, rival) => {
-            let who = rival.map_or_else(|| "another ExternalSecret".to_owned(), |name| format!("ExternalSecret {name}"));
+        (Holding::Rival(holder), _) => {
+            let who = holder.as_ref().map_or_else(|| "another ExternalSecret".to_owned(), |name| format!("ExternalSecret {name}"));
             Err(Fault::conflict(Reason::Conflict, format!("{who} holds Secret {target}: give one of them another target.name")))
         }
         (Holding::Going, _) => {
