@@ -1,5 +1,23 @@
 //! What the operator does, seen from outside: one file per topic. See `harness` for how a case is written.
 
 mod admission;
+mod api_server;
+mod deletion;
+mod input;
+mod ownership;
 mod synced;
+mod tenancy;
 mod zz_suite;
+
+/// An ExternalSecret of the namespace that reads from a cluster-wide store; `more` are further lines of its spec, indented by two.
+fn external(name: &str, store: &str, more: &str) -> String {
+    format!(
+        "kind: ExternalSecret\nmetadata: {{name: {name}}}\nspec:\n  secretStoreRef: {{kind: ClusterSecretStore, name: {store}}}\n{more}"
+    )
+}
+
+/// One that reads the whole value of each key: `(key in the Secret, key in the store)`.
+fn whole_values(name: &str, store: &str, more: &str, keys: &[(&str, &str)]) -> String {
+    let entries = keys.iter().map(|(key, remote)| format!("    - {{secretKey: {key}, remoteRef: {{key: {remote}}}}}\n"));
+    external(name, store, &format!("{more}  data:\n{}", entries.collect::<String>()))
+}

@@ -215,5 +215,8 @@ fn shown<K: Serialize>(object: Option<&K>) -> String {
     for (_, bytes) in value.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
         *bytes = json!(format!("({} characters)", bytes.as_str().unwrap_or_default().len()));
     }
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
     serde_json::to_string_pretty(&value).unwrap_or_default()
 }

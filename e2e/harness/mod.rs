@@ -30,6 +30,7 @@ pub mod oracle;
 pub mod plane;
 pub mod process;
 pub mod store;
+pub mod suite;
 #[cfg(test)]
 mod tests;
 pub mod vault;
@@ -40,4 +41,4 @@ pub use cluster::Cluster;
 pub use operator::Settings;
 pub use store::FileStore;
 pub use vault::VaultStore;
-pub use world::{World, suite};
+pub use world::World;

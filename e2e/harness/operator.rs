@@ -192,7 +192,9 @@ impl Operator {
     /// The end of the log, for a failing test.
     pub fn last_words(&self) -> String {
         let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
+        let is_telling =
+            |line: &&str| !["\"target\":\"hyper", "\"target\":\"tower", "\"target\":\"rustls"].iter().any(|noise| line.contains(noise));
+        let lines: Vec<&str> = log.lines().filter(is_telling).collect();
         let kept: Vec<String> = lines.iter().rev().take(30).rev().map(|line| line.chars().take(400).collect()).collect();
         format!("the end of {}:\n{}", self.inner.log.path.display(), kept.join("\n"))
     }

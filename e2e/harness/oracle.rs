@@ -11,6 +11,7 @@ use keyferry::crd::v1alpha1::{CreationPolicy, ExternalSecret};
 use super::audit::Request;
 use super::canary::Canary;
 use super::cluster::{condition_is, is_current};
+use super::history::Sight;
 use super::kstatus::{Verdict, verdict};
 
 /// A right as a rule of RBAC gives it: (verb, group, resource).
@@ -26,7 +27,15 @@ pub fn leaks(canaries: &[Canary], place: &str, text: &str) -> Vec<String> {
     found.map(|(number, form)| format!("value {number} stands in {place}, {form}")).collect()
 }
 
-/// Objects as text, without the one place where values belong: the data of `targets` and `sources`.
+/// Values that no target ever held, so that their absence elsewhere shows nothing.
+pub fn undelivered(canaries: &[Canary], sights: &[Sight]) -> Vec<String> {
+    let values = sights.iter().flat_map(|sight| sight.data.iter().flat_map(BTreeMap::values));
+    let held: BTreeSet<_> = values.map(|value| String::from_utf8_lossy(value)).collect();
+    let never = canaries.iter().enumerate().filter(|(_, canary)| !held.iter().any(|value| canary.found_in(value).is_some()));
+    never.map(|(number, _)| format!("value {number} never reached a target: its absence elsewhere shows nothing")).collect()
+}
+
+/// Objects as text, without the one place where values belong: the data of targets, and of the test's own sources.
 pub fn text_of_objects(mut list: Value, is_exempt: impl Fn(&Value) -> bool) -> String {
     for item in list["items"].as_array_mut().into_iter().flatten() {
         if is_exempt(item) {
@@ -89,7 +98,8 @@ pub fn untruths(object: &ExternalSecret, keys: Option<&BTreeSet<String>>) -> Vec
     let is_ready = is_current(object) && condition_is(object, "Ready", "True");
     let mut wrong = Vec::new();
     let is_suspended = object.spec.suspend == Some(true);
-    if (verdict == Verdict::Current) != (is_ready || (is_suspended && is_current(object))) {
+    // A suspended object rests as it was: tools may see either.
+    if !is_suspended && (verdict == Verdict::Current) != is_ready {
         wrong.push(format!("{name}: kstatus says {verdict:?} while Ready is {is_ready}"));
     }
     if object

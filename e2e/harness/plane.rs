@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
+use super::suite;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
@@ -35,6 +36,7 @@ pub struct Plane {
 pub struct Lent {
     plane: Arc<Plane>,
     slot: usize,
+    _in_suite: suite::Running,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -52,11 +54,12 @@ static POOL: LazyLock<Pool> = LazyLock::new(|| {
 impl Lent {
     /// Waits for a control plane that nobody uses; the first user of each starts it.
     pub async fn next() -> Self {
+        let in_suite = suite::Running::begin();
         let permit = POOL.permits.clone().acquire_owned().await.expect("never closed");
         let slot = lock(&POOL.free).pop().expect("a permit is a free slot");
         let start = || async { Arc::new(tokio::task::spawn_blocking(move || Plane::start(slot)).await.expect("a control plane")) };
         let plane = POOL.planes[slot].get_or_init(start).await.clone();
-        Self { plane, slot, _permit: permit }
+        Self { plane, slot, _in_suite: in_suite, _permit: permit }
     }
 }
 

@@ -46,7 +46,6 @@ pub struct World {
     history: History,
     promises: Mutex<Promises>,
     is_finished: bool,
-    _in_suite: suite::Running,
 }
 
 /// What the test declared.
@@ -79,7 +78,6 @@ impl World {
 
     /// A world whose operator is not started yet.
     pub async fn prepare(settings: Settings) -> Self {
-        let in_suite = suite::Running::begin();
         let plane = Lent::next().await;
         let client = admin(&plane.kubeconfig).await;
         sweep(&client).await;
@@ -105,7 +103,6 @@ impl World {
             history,
             promises: Mutex::default(),
             is_finished: false,
-            _in_suite: in_suite,
         }
     }
 
@@ -244,7 +241,7 @@ impl World {
         self.is_finished = true;
         if !wrong.is_empty() {
             let log = self.keep_log();
-            panic!("what must always hold does not:\n  {}\nlog: {}", wrong.join("\n  "), log.display());
+            panic!("what must always hold does not:\n  {}\nlog: {}", wrong.join("\n  "), log.unwrap_or_default().display());
         }
     }
 
@@ -302,14 +299,7 @@ impl World {
         for (place, list) in every_object(&self.cluster).await {
             wrong.extend(oracle::leaks(&all, &place, &oracle::text_of_objects(list, is_exempt)));
         }
-        let sights = self.history.sights();
-        let held: Vec<String> = sights
-            .iter()
-            .flat_map(|sight| sight.data.iter().flat_map(BTreeMap::values))
-            .map(|value| String::from_utf8_lossy(value).into_owned())
-            .collect();
-        let never = delivered.iter().enumerate().filter(|(_, canary)| !held.iter().any(|value| canary.found_in(value).is_some()));
-        wrong.extend(never.map(|(number, _)| format!("value {number} never reached a target: its absence elsewhere shows nothing")));
+        wrong.extend(oracle::undelivered(&delivered, &self.history.sights()));
         wrong
     }
 
@@ -322,9 +312,9 @@ impl World {
         sweep(&self.cluster.client).await;
     }
 
-    fn keep_log(&mut self) -> PathBuf {
-        let kept = self.folder.take().expect("kept to the end").keep();
-        kept.join("operator.log")
+    /// Keeps the folder of a world that failed; none when it is kept already.
+    fn keep_log(&mut self) -> Option<PathBuf> {
+        Some(self.folder.take()?.keep().join("operator.log"))
     }
 }
 
@@ -332,8 +322,10 @@ impl Drop for World {
     fn drop(&mut self) {
         self.operator.kill();
         if thread::panicking() {
-            eprintln!("{}", self.operator.last_words());
-            eprintln!("log: {}", self.keep_log().display());
+            let words = self.operator.last_words();
+            if let Some(log) = self.keep_log() {
+                eprintln!("{words}\nlog: {}", log.display());
+            }
         } else {
             assert!(self.is_finished, "a world ends with finish(): without the oracles a test shows little");
         }
@@ -415,5 +407,3 @@ async fn groups(client: &Client) -> Vec<String> {
 async fn get(client: &Client, path: &str) -> kube::Result<Value> {
     client.request(http::Request::get(path).body(Vec::new()).expect("a path")).await
 }
-
-pub mod suite;

@@ -1,0 +1,180 @@
+//! The API server fails: it dies, forgets, hangs, refuses, answers after the connection is gone. Targets stay, and everything catches up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use serde_json::json;
+
+use keyferry::crd::v1alpha1::ExternalSecret;
+
+use super::whole_values;
+use crate::harness::{FileStore, Settings, World, cluster};
+use crate::proxy::{Accepting, Answer, Fault, Matcher, Moment, Nth, WatchEnd};
+
+const KEYS: &[(&str, &str)] = &[("password", "db/password")];
+
+async fn ready_world(settings: Settings) -> (World, FileStore) {
+    let world = World::start_with(settings).await;
+    let store = world.file_store().await;
+    store.set("db/password", world.canary().bytes());
+    world.cluster.apply(&whole_values("db", &store.name, "", KEYS)).await;
+    world.cluster.ready("db").await;
+    (world, store)
+}
+
+fn patient() -> Settings {
+    Settings::default().timing("backoff", "100ms").timing("backoffMax", "1s").timing("leaseDuration", "80s").timing("leaseRenew", "60s")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_is_killed_and_comes_back() {
+    let (world, store) = ready_world(patient()).await;
+    // An API server that has just begun knows no rules yet, and refuses everybody.
+    world.may_be_refused();
+    world.plane.kill_api_server();
+    let value = world.canary();
+    store.set("db/password", value.bytes());
+    world.plane.start_api_server();
+    world.cluster.holds("db", &[("password", value.bytes())]).await;
+    world.cluster.ready("db").await;
+    let late = world.canary();
+    store.set("db/late", late.bytes());
+    world.cluster.apply(&whole_values("late", &store.name, "", &[("password", "db/late")])).await;
+    world.cluster.holds("late", &[("password", late.bytes())]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_end_in_any_way_miss_nothing_and_cost_no_write() {
+    let (world, store) = ready_world(patient()).await;
+    for (number, end) in [WatchEnd::Gone, WatchEnd::Cut, WatchEnd::Finish].into_iter().enumerate() {
+        let mark = world.audit.mark();
+        assert!(world.proxy.end_watches(&Matcher::any().verb("watch"), end) >= 5);
+        let (name, value) = (format!("after{number}"), world.canary());
+        store.set(&format!("db/{name}"), value.bytes());
+        world.cluster.apply(&whole_values(&name, &store.name, "", &[("password", &format!("db/{name}"))])).await;
+        world.cluster.holds(&name, &[("password", value.bytes())]).await;
+        world.cluster.ready(&name).await;
+        world.a_while().await;
+        let writes: BTreeMap<_, _> = world.work_since(mark).into_iter().filter(|(what, _)| what.starts_with("patch")).collect();
+        assert_eq!(writes.values().sum::<usize>(), 2, "{end:?}: {writes:?}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_fails_in_any_way_is_done_once_in_the_end() {
+    let (world, store) = ready_world(patient()).await;
+    let apply = |name: &str| Matcher::any().verb("apply").resource("secrets").name(name);
+    let faults = [
+        ("dropped", Fault::drop(Moment::BeforeCommit)),
+        ("lost-answer", Fault::drop(Moment::AfterCommit)),
+        ("reset", Fault::reset(Moment::AfterCommit)),
+        ("throttled", Fault::answer(Answer::kubernetes(429, "TooManyRequests", "slow down").header("retry-after", "1"))),
+        ("broken", Fault::status(500)),
+        ("bad-gateway", Fault::status(502)),
+        ("timeout", Fault::answer_after_commit(Answer::kubernetes(504, "Timeout", "it took too long"))),
+        ("truncated", Fault::truncate(10)),
+        ("slow", Fault::delay(Duration::from_secs(1))),
+    ];
+    for (name, fault) in faults {
+        let rule = world.proxy.on(apply(name), Nth::only(1), fault);
+        let value = world.canary();
+        store.set(&format!("f/{name}"), value.bytes());
+        world.cluster.apply(&whole_values(name, &store.name, "", &[("password", &format!("f/{name}"))])).await;
+        rule.fired().await;
+        world.cluster.ready(name).await;
+        world.cluster.holds(name, &[("password", value.bytes())]).await;
+        let history = world.history().await;
+        assert_eq!(history.of(name).len(), 1, "{name}: written once");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_hangs_holds_up_nobody_else() {
+    let (world, store) = ready_world(patient().argument("--call-timeout=2s")).await;
+    let hang = world.proxy.on(Matcher::any().verb("apply").resource("secrets").name("stuck"), Nth::only(1), Fault::hang());
+    let value = world.canary();
+    store.set("db/stuck", value.bytes());
+    world.cluster.apply(&whole_values("stuck", &store.name, "", &[("password", "db/stuck")])).await;
+    hang.fired().await;
+    let other = world.canary();
+    store.set("db/other", other.bytes());
+    world.cluster.apply(&whole_values("other", &store.name, "", &[("password", "db/other")])).await;
+    world.cluster.ready("other").await;
+    assert!(world.cluster.get::<Secret>("stuck").await.is_none());
+    hang.release();
+    world.cluster.holds("stuck", &[("password", value.bytes())]).await;
+    world.cluster.ready("stuck").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_somebody_else_changed_first_is_computed_anew() {
+    let (world, store) = ready_world(patient()).await;
+    let conflict = Answer::kubernetes(409, "Conflict", "the object has been modified");
+    let status = Matcher::any().verb("patch").resource("externalsecrets/status").name("two");
+    let rule = world.proxy.on(status, Nth::only(1), Fault::answer(conflict));
+    let value = world.canary();
+    store.set("db/two", value.bytes());
+    world.cluster.apply(&whole_values("two", &store.name, "", &[("password", "db/two")])).await;
+    rule.fired().await;
+    world.cluster.ready("two").await;
+    assert_eq!(world.history().await.of("two").len(), 1, "the target is written once all the same");
+
+    // A status that was computed for an object that is gone must not reach its successor.
+    let held = world.proxy.on(
+        Matcher::any().verb("patch").resource("externalsecrets/status").name("three"),
+        Nth::only(1),
+        Fault::hold(Moment::BeforeCommit),
+    );
+    store.set("db/three", world.canary().bytes());
+    world.cluster.apply(&whole_values("three", &store.name, "", &[("password", "db/three")])).await;
+    held.fired().await;
+    world.may_vanish("three");
+    world.cluster.delete::<ExternalSecret>("three", &Default::default()).await;
+    world.cluster.until::<ExternalSecret>("three", "to be gone", |object| object.is_none()).await;
+    world.cluster.apply(&whole_values("three", &store.name, "", &[("password", "db/nothing")])).await;
+    let successor = world.cluster.get::<ExternalSecret>("three").await.unwrap().uid();
+    held.withdraw();
+    world.cluster.not_ready("three", "NotFound").await;
+    let misled = world.history().await.objects().into_iter().filter(|object| object.uid() == successor);
+    assert_eq!(misled.filter(|object| cluster::condition_is(object, "Ready", "True")).count(), 0, "it was never Ready");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_cannot_reach_the_api_server_waits_for_it() {
+    let world = World::prepare(patient()).await;
+    let store = world.file_store().await;
+    let value = world.canary();
+    store.set("db/password", value.bytes());
+    world.cluster.apply(&whole_values("db", &store.name, "", KEYS)).await;
+    world.proxy.accept(Accepting::Reset);
+    world.operator.start();
+    world.proxy.await_seen(|seen| seen.connections_opened >= 3).await;
+    assert!(world.operator.is_running(), "{}", world.operator.last_words());
+    world.proxy.accept(Accepting::Normally);
+    world.cluster.ready("db").await;
+    world.cluster.holds("db", &[("password", value.bytes())]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_taken_away_is_told_and_its_return_is_noticed() {
+    let (world, store) = ready_world(patient()).await;
+    let denied = Answer::kubernetes(403, "Forbidden", "secrets \"db\" is forbidden: cannot patch");
+    let rule = world.proxy.on(Matcher::any().verb("apply").resource("secrets").name("db"), Nth::between(1, 2), Fault::answer(denied));
+    let value = world.canary();
+    store.set("db/password", value.bytes());
+    world.cluster.merge::<ExternalSecret>("db", &json!({ "metadata": { "annotations": { "keyferry.dev/refresh": "1" } } })).await;
+    rule.fired().await;
+    rule.withdraw();
+    world.cluster.merge::<ExternalSecret>("db", &json!({ "metadata": { "annotations": { "keyferry.dev/refresh": "2" } } })).await;
+    world.cluster.holds("db", &[("password", value.bytes())]).await;
+    world.cluster.ready("db").await;
+    world.finish().await;
+}
