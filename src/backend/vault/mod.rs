@@ -39,9 +39,8 @@ const MAX_NAMES: usize = 100_000;
 /// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable token.
 pub fn open(spec: &VaultProvider, credential: Option<SecretValue>, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     let mount = mount_path(spec.path.as_deref().unwrap_or("secret"))?;
-    let deadline = settings.call_timeout;
-    let session = Session::open(spec, credential, deadline)?;
-    Ok(Arc::new(Vault { session, mount, deadline }))
+    let session = Session::open(spec, credential)?;
+    Ok(Arc::new(Vault { session, mount, deadline: settings.call_timeout }))
 }
 
 /// The mount path in the form in which the server names it, without its last slash.

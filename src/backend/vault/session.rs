@@ -1,4 +1,4 @@
-//! One client per store: its authority, its token, its deadline, and one call at a time as request and whole answer.
+//! One client per store: its authority, its token, and one call at a time as request and whole answer.
 //!
 //! No redirect is followed (the token would go along), nothing is retried, nothing is unpacked, no answer is read beyond its limit.
 
@@ -38,7 +38,7 @@ pub(super) struct Session {
 // By hand, because the prefix has a member for a token, even if it is empty here.
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("Session").field("server", &self.server).field("token", &self.token).finish_non_exhaustive()
     }
 }
 
@@ -63,17 +63,18 @@ impl Endpoint for MountRequest {
 }
 
 impl Session {
-    /// Builds the client; nothing is sent. `deadline` holds for each call, connecting included.
-    pub fn open(spec: &VaultProvider, token: Option<SecretValue>, deadline: Duration) -> Result<Self, Fault> {
+    /// Builds the client; nothing is sent.
+    pub fn open(spec: &VaultProvider, token: Option<SecretValue>) -> Result<Self, Fault> {
         let server = server(&spec.server)?;
-        let client = client(&server, spec.ca_bundle.as_deref(), deadline)?;
+        let client = client(&server, spec.ca_bundle.as_deref())?;
         let token = token_header(token)?;
         // The token goes into a header of ours that is marked sensitive: that of vaultrs is not, and a log could show it.
         let prefix = EndpointMiddleware { token: String::new(), version: "v1".to_owned(), wrap: None, namespace: None };
         Ok(Self { client, server: server.into(), token, prefix })
     }
 
-    /// Sends a request and reads the whole answer, whatever its status.
+    /// Sends a request and reads the whole answer, whatever its status. The caller keeps the deadline: it is that of a look, which
+    /// may be several calls.
     pub async fn call(&self, endpoint: impl Endpoint) -> Result<Answer, Failure> {
         // The request is built from a server and a key that were checked: this fails for no input.
         let request = endpoint.with_middleware(&self.prefix).request(&self.server).map_err(|_| Failure::Refused(400))?;
@@ -125,16 +126,18 @@ fn server(text: &str) -> Result<Url, Fault> {
     if is_bare && is_anonymous && is_sendable && is_http { Ok(url) } else { Err(fault()) }
 }
 
-fn client(server: &Url, ca_bundle: Option<&str>, deadline: Duration) -> Result<Client, Fault> {
+fn client(server: &Url, ca_bundle: Option<&str>) -> Result<Client, Fault> {
     let bundle = ca_bundle.map(certificates).transpose()?;
     let is_tls = server.scheme() == "https";
     if bundle.is_some() && !is_tls {
         return Err(invalid("provider.vault.caBundle is of no use to an http server: use https in provider.vault.server or remove it"));
     }
-    #[expect(clippy::disallowed_methods, reason = "the one place that builds a client for Vault: without redirects, with a deadline")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that builds a client for Vault: without redirects; each look has a deadline"
+    )]
     let builder = Client::builder()
         .user_agent(concat!("keyferry/", env!("CARGO_PKG_VERSION")))
-        .timeout(deadline)
         .redirect(Policy::none())
         .retry(reqwest::retry::never())
         .no_gzip()

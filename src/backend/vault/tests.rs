@@ -421,7 +421,7 @@ async fn a_token_is_sent_trimmed_and_shown_nowhere() {
         assert!(head.contains("x-vault-token: hvs.canary-token\r\n"), "{token:?}: {head}");
     }
     let credential = SecretValue::from(TOKEN.to_owned());
-    let session = super::session::Session::open(&spec, Some(credential), Duration::from_secs(1)).unwrap();
+    let session = super::session::Session::open(&spec, Some(credential)).unwrap();
     let vault = super::Vault { session, mount: "secret".into(), deadline: Duration::from_secs(1) };
     assert!(!format!("{vault:?}").contains("canary"), "{vault:?}");
 }
