@@ -126,7 +126,7 @@ pub fn filled() -> Files {
     let set = |key: &str, value: &[u8]| writer.set(key, &SecretValue::new(value.to_vec()), None).unwrap();
     set("db/password", b"one");
     set("db/password", b"two");
-    set("certificate", &[b'c'; 20_000]);
+    set("certificate", &vec![b'c'; 20_000]);
     set("gone", b"three");
     writer.mark_deleted("gone", None, true).unwrap();
     drop(writer);

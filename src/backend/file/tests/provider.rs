@@ -213,3 +213,18 @@ async fn what_a_killed_writer_left_is_mended_by_the_next_look() {
     fs::write(shop.file(), left).unwrap();
     assert_eq!(word(&read(&backend(&shop), "db/password", None).await), "three at 3");
 }
+
+#[tokio::test]
+async fn a_store_that_another_holds_is_unknown_until_it_lets_go() {
+    let shop = eventful();
+    let other = fs::OpenOptions::new().read(true).write(true).open(shop.file()).unwrap();
+    other.lock().unwrap();
+    let impatient = Settings { call_timeout: Duration::from_millis(200), ..settings(&shop) };
+    let backend = open(&cluster(), "store.kfs", &impatient).unwrap();
+    for _ in 0..3 {
+        assert_eq!(word(&read(&backend, "db/password", None).await), "unknown ProviderUnavailable");
+    }
+    drop(other);
+    let reads = async { while word(&read(&backend, "db/password", None).await) != "two at 2" {} };
+    tokio::time::timeout(PATIENCE, reads).await.expect("the store is read once it is free");
+}
