@@ -75,14 +75,14 @@ impl<'a> Reconcile<'a> {
         let judged = resolve::judge(request, &self.context.world.protected);
         let connected = self.context.sessions.connect(&judged).await;
         let standing = self.standing(&judged, &connected);
-        match due(&standing) {
+        match due(standing) {
             Due::Nothing => self.rest(&judged, &connected),
             Due::Suspended => {
                 self.context.refresh.forget(self.key);
                 self.report(&judged, &connected, Outcome::Suspended).await
             }
             Due::Kept => self.report(&judged, &connected, Outcome::Kept).await,
-            Due::Fetch => self.refresh(&judged, &connected, &standing).await,
+            Due::Fetch => self.refresh(&judged, &connected, standing).await,
         }
     }
 
@@ -104,13 +104,13 @@ impl<'a> Reconcile<'a> {
             )
         };
         let is_unblocked = self.memory.blocked.is_some() && !is_blocked;
+        let is_overdue = report::expiry(request, &request.status, &self.context.timings).is_some_and(|end| end <= self.now);
         Standing {
             is_suspended: request.is_suspended,
             policy: request.policy,
             is_settled: !is_unblocked && self.is_settled(judged, connected),
-            is_woken: self.memory.wake.is_some(),
+            is_asked: self.memory.wake.is_some() || is_overdue,
             target,
-            is_overdue: report::expiry(request, &request.status, &self.context.timings).is_some_and(|end| end <= self.now),
         }
     }
 
@@ -154,7 +154,7 @@ impl<'a> Reconcile<'a> {
     }
 
     /// Fetch, plan, apply, report.
-    async fn refresh(self, judged: &Judged, connected: &Connected, standing: &Standing) -> Action {
+    async fn refresh(self, judged: &Judged, connected: &Connected, standing: Standing) -> Action {
         if standing.target == TargetState::Missing {
             match self.may_recreate(&judged.request).await {
                 Ok(None) => {}
@@ -164,7 +164,7 @@ impl<'a> Reconcile<'a> {
         }
         // A look that woke the object is good enough for it, unless somebody asked for more than that since.
         let not_before = self.memory.wake.filter(|_| standing.is_settled).map_or(self.began, |wake| wake.min(self.began));
-        let fetched = fetch::fetch(judged, connected, not_before, self.priority(&judged.request)).await;
+        let fetched = fetch::fetch(judged, connected, not_before, priority(&judged.request)).await;
         let looks: Vec<_> = fetched.iter().flatten().filter_map(|look| look.as_ref().ok()).cloned().collect();
         self.context.refresh.observe(self.key, &looks);
         let snapshot = self.snapshot(judged, &fetched);
@@ -195,10 +195,6 @@ impl<'a> Reconcile<'a> {
             Ok(false) => Ok(Some(Duration::MAX)),
             Err(error) => Err(error),
         }
-    }
-
-    fn priority(&self, request: &Request) -> Priority {
-        if request.status.observed_generation == Some(request.generation) { Priority::Changed } else { Priority::Fresh }
     }
 
     fn snapshot(&self, judged: &Judged, fetched: &Fetched) -> Snapshot {
@@ -373,6 +369,10 @@ impl<'a> Reconcile<'a> {
             items,
         });
     }
+}
+
+fn priority(request: &Request) -> Priority {
+    if request.status.observed_generation == Some(request.generation) { Priority::Changed } else { Priority::Fresh }
 }
 
 fn reason_of(outcome: &Outcome) -> Reason {

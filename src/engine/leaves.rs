@@ -358,9 +358,9 @@ fn decisions(judged: &Judged) -> String {
     let request = &judged.request;
     let mut text = format!("verdicts {:?}\ncredentials {:?}\nlooks every {:?}\n", judged.verdicts, judged.credentials, request.interval);
     for target in [TargetState::Unwritten, TargetState::InOrder, TargetState::Missing, TargetState::Drifted] {
-        for (is_settled, is_woken) in [(true, false), (true, true), (false, false)] {
+        for (is_settled, is_asked) in [(true, false), (true, true), (false, false)] {
             let (is_suspended, policy) = (request.is_suspended, request.policy);
-            let decision = due(&Standing { is_suspended, policy, is_settled, is_woken, target, is_overdue: false });
+            let decision = due(Standing { is_suspended, policy, is_settled, is_asked, target });
             let _ = write!(text, "{decision:?} ");
         }
     }

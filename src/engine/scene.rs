@@ -38,6 +38,7 @@ pub fn noon() -> Timestamp {
 
 impl Scene {
     /// `spec` of an object `app` in namespace `team`, with a SecretStore `main` of provider `fake`.
+    #[expect(clippy::needless_pass_by_value, reason = "fixtures are written where they are used")]
     pub fn new(spec: Value) -> Self {
         let mut stores = Writer::default();
         let secret_stores = stores.as_reader();

@@ -121,7 +121,7 @@ impl Lane {
         let mut state = self.state();
         state.calls -= 1;
         for (asked, answer) in batch.into_iter().zip(answers) {
-            state.deliver(asked, Arc::new(Kept { answer, at }));
+            state.deliver(asked, &Arc::new(Kept { answer, at }));
         }
         self.pump(&mut state);
     }
@@ -239,13 +239,13 @@ impl State {
         batch
     }
 
-    fn deliver(&mut self, asked: Asked, kept: Arc<Kept<Answer>>) {
+    fn deliver(&mut self, asked: Asked, kept: &Arc<Kept<Answer>>) {
         let Some(flights) = self.flying.get_mut(&asked) else { return };
         let landed: Vec<Flight> = flights.extract_if(.., |flight| flight.at == kept.at).collect();
         if flights.is_empty() {
             self.flying.remove(&asked);
         }
-        self.table.put(asked, &kept);
+        self.table.put(asked, kept);
         for waiter in landed.into_iter().flat_map(|flight| flight.waiters) {
             // Whoever has gone away meanwhile wants nothing any more.
             let _ = waiter.send(kept.clone());

@@ -106,14 +106,14 @@ impl Governor {
         if let Some(session) = self.sessions().get(&id.store).filter(|session| session.id == id) {
             return Ok(session.clone());
         }
-        let backend = open()?;
+        let (backend, store) = (open()?, id.store.clone());
         let session = Session {
             lane: Lane::new(backend, self.limits.concurrency, self.limits.call_timeout),
             lists: Arc::new(Lists::new(self.limits.shrink)),
             clock: self.clock.clone(),
-            id: id.clone(),
+            id,
         };
-        Ok(self.sessions().entry(id.store.clone()).and_modify(|known| known.replace_by(&session)).or_insert(session).clone())
+        Ok(self.sessions().entry(store).and_modify(|known| known.replace_by(&session)).or_insert(session).clone())
     }
 
     /// Forgets the store's session: the store is gone.

@@ -22,11 +22,10 @@ pub struct Standing {
     pub policy: RefreshPolicy,
     /// This generation, these inputs and this refresh token were handled, and what came of it still stands.
     pub is_settled: bool,
-    /// Somebody wants a look: the poller saw a change or a failure, or confirmed an absence.
-    pub is_woken: bool,
+    /// A look is wanted: the poller saw a change or a failure or confirmed an absence, or looks have failed for longer than the
+    /// staleness limit while the status still says Ready.
+    pub is_asked: bool,
     pub target: TargetState,
-    /// Looks have failed longer than the staleness limit while the status still says Ready.
-    pub is_overdue: bool,
 }
 
 /// What a reconcile does next.
@@ -44,7 +43,7 @@ pub enum Due {
 
 /// The decision.
 #[must_use]
-pub fn due(standing: &Standing) -> Due {
+pub fn due(standing: Standing) -> Due {
     if standing.is_suspended {
         return Due::Suspended;
     }
@@ -52,7 +51,7 @@ pub fn due(standing: &Standing) -> Due {
         return if standing.is_settled { Due::Nothing } else { Due::Kept };
     }
     let is_disturbed = matches!(standing.target, TargetState::Missing | TargetState::Drifted);
-    if !standing.is_settled || standing.is_woken || standing.is_overdue || is_disturbed { Due::Fetch } else { Due::Nothing }
+    if !standing.is_settled || standing.is_asked || is_disturbed { Due::Fetch } else { Due::Nothing }
 }
 
 #[cfg(test)]
@@ -60,14 +59,8 @@ mod tests {
     use super::{Due, Standing, TargetState, due};
     use crate::crd::v1alpha1::RefreshPolicy;
 
-    const AT_REST: Standing = Standing {
-        is_suspended: false,
-        policy: RefreshPolicy::Periodic,
-        is_settled: true,
-        is_woken: false,
-        target: TargetState::InOrder,
-        is_overdue: false,
-    };
+    const AT_REST: Standing =
+        Standing { is_suspended: false, policy: RefreshPolicy::Periodic, is_settled: true, is_asked: false, target: TargetState::InOrder };
 
     #[test]
     fn each_fact_alone_changes_the_decision() {
@@ -76,13 +69,12 @@ mod tests {
             ("at rest", AT_REST, Due::Nothing),
             ("never written, and settled so", Standing { target: TargetState::Unwritten, ..AT_REST }, Due::Nothing),
             ("new generation", Standing { is_settled: false, ..AT_REST }, Due::Fetch),
-            ("woken", Standing { is_woken: true, ..AT_REST }, Due::Fetch),
+            ("woken, or stale", Standing { is_asked: true, ..AT_REST }, Due::Fetch),
             ("target gone", Standing { target: TargetState::Missing, ..AT_REST }, Due::Fetch),
             ("target edited", Standing { target: TargetState::Drifted, ..AT_REST }, Due::Fetch),
-            ("stale", Standing { is_overdue: true, ..AT_REST }, Due::Fetch),
-            ("suspended", Standing { is_suspended: true, is_woken: true, is_settled: false, ..AT_REST }, Due::Suspended),
+            ("suspended", Standing { is_suspended: true, is_asked: true, is_settled: false, ..AT_REST }, Due::Suspended),
             ("created once", once, Due::Nothing),
-            ("created once, woken", Standing { is_woken: true, ..once }, Due::Nothing),
+            ("created once, woken", Standing { is_asked: true, ..once }, Due::Nothing),
             ("created once, edited object", Standing { is_settled: false, ..once }, Due::Kept),
             ("created once, edited target", Standing { target: TargetState::Drifted, ..once }, Due::Nothing),
             ("created once, target gone", Standing { target: TargetState::Missing, ..once }, Due::Fetch),
@@ -90,7 +82,7 @@ mod tests {
             ("on change", Standing { policy: RefreshPolicy::OnChange, is_settled: false, ..AT_REST }, Due::Fetch),
         ];
         for (name, standing, expected) in cases {
-            assert_eq!(due(&standing), expected, "{name}");
+            assert_eq!(due(standing), expected, "{name}");
         }
     }
 }

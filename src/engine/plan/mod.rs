@@ -441,8 +441,8 @@ fn removal_of_former(request: &Request, key: &DigestKey) -> Option<Step> {
     let facts = facts.as_ref()?;
     let is_ours = matches!(standing::holding(Some(facts), key, &request.key, name), Holding::Ours(_));
     let is_owned = facts.owners.iter().any(|(_, _, uid)| *uid == request.uid);
-    let is_owner = request.creation == CreationPolicy::Owner;
-    (is_ours && is_owned && is_owner).then(|| Step::Delete { name: name.clone(), facts: facts.clone(), cause: DeleteCause::Renamed })
+    let goes_along = request.creation == CreationPolicy::Owner;
+    (is_ours && is_owned && goes_along).then(|| Step::Delete { name: name.clone(), facts: facts.clone(), cause: DeleteCause::Renamed })
 }
 
 /// Readable, for golden tests and for people: names, never values.

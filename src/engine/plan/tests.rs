@@ -40,10 +40,12 @@ fn not_found() -> Fault {
     crate::backend::not_found(&RemoteKey::parse(ProviderKind::File, "db/password").unwrap())
 }
 
+type Meddle = fn(&mut crate::cluster::target::TargetFacts);
+
 fn golden(scene: &Scene, expected: &str) {
     let plan = scene.plan().to_string();
-    let trimmed: String = expected.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
-    assert_eq!(plan, trimmed);
+    let trimmed: Vec<&str> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert_eq!(plan.trim_end(), trimmed.join("\n"));
 }
 
 #[test]
@@ -190,7 +192,7 @@ fn a_key_that_was_never_ours_is_never_forced() {
 
 #[test]
 fn a_stripped_label_annotation_or_owner_is_put_back() {
-    let cases: [(&str, fn(&mut crate::cluster::target::TargetFacts)); 3] = [
+    let cases: [(&str, Meddle); 3] = [
         ("label", |facts| facts.has_label = false),
         ("owner", |facts| facts.owners[0].2 = "uid-dead".to_owned()),
         ("annotation", |facts| facts.records.clear()),
@@ -251,7 +253,7 @@ fn absence_deletes_only_with_every_proof() {
          step: delete Secret app of uid uid-target (Absent)",
     );
     let soft = Fault::absent(Reason::Deleted, "soft-deleted");
-    let kept = [
+    let kept = vec![
         ("Retain", gone(converged(), true, false)),
         ("one miss", gone(deleting(), false, false)),
         ("one entry is there", gone(deleting(), true, false).found(1, "admin")),

@@ -91,8 +91,9 @@ enum Show {
 
 fn show(fault: &Fault) -> Show {
     match (fault.class, fault.reason) {
-        (Class::Denied, Reason::NotAllowed) | (Class::Conflict | Class::Bug, _) => Show::Stalled,
-        (Class::Invalid, Reason::InvalidSpec | Reason::KeyCollision | Reason::TooLarge) => Show::Stalled,
+        (Class::Denied, Reason::NotAllowed)
+        | (Class::Conflict | Class::Bug, _)
+        | (Class::Invalid, Reason::InvalidSpec | Reason::KeyCollision | Reason::TooLarge) => Show::Stalled,
         (Class::Invalid | Class::Absent, _) | (Class::Cluster, Reason::NotAllowed) => Show::Trying,
         (Class::Denied | Class::Throttled { .. } | Class::Unavailable | Class::Cluster, _) => Show::Grace,
     }
