@@ -4,6 +4,8 @@ mod admission;
 mod api_server;
 mod deletion;
 mod input;
+mod install;
+mod operations;
 mod ownership;
 mod synced;
 mod tenancy;

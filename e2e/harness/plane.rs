@@ -124,7 +124,7 @@ impl Plane {
     }
 
     /// `config/default` as people install it, except for the Deployment: there are no nodes, and the operator is our child.
-    fn install(&self) {
+    pub fn install(&self) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/default");
         let all = self.kubectl(&["kustomize", &folder.to_string_lossy()], "");
         let is_deployment = |document: &&str| document.lines().any(|line| line == "kind: Deployment");
