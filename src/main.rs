@@ -133,8 +133,8 @@ async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, s
     let elector = Elector::connect(api.clone(), lease_settings(&config), metrics.clone(), health).context("cannot reach the cluster")?;
     let Some(held) = elector.acquire(&synced, &stop).await else { return Ok(()) };
     let leadership = held.leadership();
-    let cluster =
-        Cluster::connect(api, config.write_concurrency, Arc::new(move || leadership.remaining())).context("cannot reach the cluster")?;
+    let cluster = Cluster::connect(api, config.write_concurrency, Arc::new(move || leadership.remaining()), metrics.clone())
+        .context("cannot reach the cluster")?;
     let setup = Setup {
         cluster,
         protected: config.protected_namespaces.iter().cloned().collect(),

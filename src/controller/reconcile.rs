@@ -27,6 +27,7 @@ use crate::{
     fault::{Class, Fault, Reason, Retry, retry},
     governor::Priority,
     item::{Item, Reading, Sighting},
+    metrics::Stage,
     name::ObjectKey,
     refresh::{Absence, RegisteredItem, Registration},
     schedule::due::{Due, Standing, TargetState, due},
@@ -67,12 +68,14 @@ impl<'a> Reconcile<'a> {
     async fn run(mut self) -> Action {
         let (status, version) = self.memory.status_of(&self.object);
         self.version = version;
-        let request = resolve::resolve(&self.context.world, self.object.clone(), status, self.now);
+        let metrics = &self.context.metrics;
+        let request =
+            metrics.timed(Stage::Resolve, async { resolve::resolve(&self.context.world, self.object.clone(), status, self.now) }).await;
         if request.is_deleting || request.is_leaving {
             self.context.refresh.forget(self.key);
             return Action::await_change();
         }
-        let judged = resolve::judge(request, &self.context.world.protected);
+        let judged = metrics.timed(Stage::Access, async { resolve::judge(request, &self.context.world.protected) }).await;
         let connected = self.context.sessions.connect(&judged).await;
         let standing = self.standing(&judged, &connected);
         match due(standing) {
@@ -164,12 +167,14 @@ impl<'a> Reconcile<'a> {
         }
         // A look that woke the object is good enough for it, unless somebody asked for more than that since.
         let not_before = self.memory.wake.filter(|_| standing.is_settled).map_or(self.began, |wake| wake.min(self.began));
-        let fetched = fetch::fetch(judged, connected, not_before, priority(&judged.request)).await;
+        let metrics = &self.context.metrics;
+        let fetched = metrics.timed(Stage::Fetch, fetch::fetch(judged, connected, not_before, priority(&judged.request))).await;
         let looks: Vec<_> = fetched.iter().flatten().filter_map(|look| look.as_ref().ok()).cloned().collect();
         self.context.refresh.observe(self.key, &looks);
         let snapshot = self.snapshot(judged, &fetched);
-        let plan = plan::plan(judged, &snapshot, &self.context.key, &self.repairs());
-        let done = apply::apply(&plan, self.key, &self.context.cluster, &self.context.world.targets).await;
+        let plan = metrics.timed(Stage::Plan, async { plan::plan(judged, &snapshot, &self.context.key, &self.repairs()) }).await;
+        let written = apply::apply(&plan, self.key, &self.context.cluster, &self.context.world.targets);
+        let done = metrics.timed(Stage::Apply, written).await;
         self.note_writes(&done);
         let macs = plan.macs.clone();
         match report::outcome(&judged.request, plan, done) {
@@ -242,7 +247,8 @@ impl<'a> Reconcile<'a> {
         let request = &judged.request;
         let next = report::status(judged, &outcome, &self.context.timings);
         if next != request.status {
-            match self.context.cluster.patch_status(self.key, &self.version, &next).await {
+            let patched = self.context.cluster.patch_status(self.key, &self.version, &next);
+            match self.context.metrics.timed(Stage::Report, patched).await {
                 Ok(version) => self.remember(|memory| {
                     memory.written = version.map(|version| Written { version, status: next.clone() });
                 }),

@@ -8,14 +8,17 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    access::{CredentialKey, Granted},
-    backend::{self, Settings},
+    access::{CredentialKey, Granted, provider_kind},
+    backend::{self, Backend, Settings},
     cluster::{Cluster, ClusterError, Credential, target::TargetName},
+    crd::v1alpha1::Provider,
     engine::resolve::{Judged, StoreView},
     fault::{Class, Fault, Reason, quote},
-    governor::{Governor, Look, Priority, Session, SessionId},
+    governor::{Counted, Governor, Look, Priority, Session, SessionId},
     item::Item,
+    metrics::Metrics,
     name::StoreName,
+    secret::SecretValue,
 };
 
 /// Opens sessions: the one place where stores, credentials and backends meet. Cheap to clone.
@@ -24,6 +27,7 @@ pub struct Sessions {
     cluster: Cluster,
     governor: Governor,
     settings: Arc<Settings>,
+    metrics: Metrics,
     /// Credential Secrets that stores refer to. Values live in the sessions only.
     credentials: Arc<Mutex<HashMap<TargetName, Known>>>,
 }
@@ -42,8 +46,8 @@ pub type Connected = BTreeMap<StoreName, Result<Session, Fault>>;
 
 impl Sessions {
     #[must_use]
-    pub fn new(cluster: Cluster, governor: Governor, settings: Arc<Settings>) -> Self {
-        Self { cluster, governor, settings, credentials: Arc::default() }
+    pub fn new(cluster: Cluster, governor: Governor, settings: Arc<Settings>, metrics: Metrics) -> Self {
+        Self { cluster, governor, settings, metrics, credentials: Arc::default() }
     }
 
     /// Notes that a Secret has another version now (none: it is gone); the stores whose credential it holds, if that is news.
@@ -86,7 +90,7 @@ impl Sessions {
         let id =
             |credential: &str| SessionId { store: view.uid().to_owned(), generation: view.generation(), credential: credential.to_owned() };
         let Some(key) = credential else {
-            return self.governor.session(id(""), || backend::open(name, provider, None, &self.settings));
+            return self.governor.session(id(""), || self.open(name, provider, None));
         };
         let opened = |version: String| self.governor.session(id(&version), || Err(Fault::unavailable("not open yet"))).ok();
         if let Some(session) = self.known_version(key.get()).and_then(opened) {
@@ -99,7 +103,12 @@ impl Sessions {
                 format!("Secret {namespace}/{secret} with key {} does not exist: create it with the store's credential", quote(key));
             return Err(Fault::new(Class::Unavailable, Reason::StoreNotReady, detail));
         }
-        self.governor.session(id(&version), || backend::open(name, provider, value, &self.settings))
+        self.governor.session(id(&version), || self.open(name, provider, value))
+    }
+
+    fn open(&self, name: &StoreName, provider: Provider<'_>, credential: Option<SecretValue>) -> Result<Arc<dyn Backend>, Fault> {
+        let backend = backend::open(name, provider, credential, &self.settings)?;
+        Ok(Arc::new(Counted::new(backend, provider_kind(provider), self.metrics.clone())))
     }
 
     fn known_version(&self, key: &CredentialKey) -> Option<String> {

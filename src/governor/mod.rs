@@ -2,6 +2,7 @@
 //!
 //! Must not be here: when to look (`schedule/`, `refresh/`), and what a system's protocol is (`backend/`).
 
+mod counted;
 mod lane;
 mod search;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::{
     item::{Item, Reading, Sighting, Wanted},
     schedule::WallClock,
 };
+pub use counted::Counted;
 use lane::{Answer, Asked, Lane};
 use search::Lists;
 

@@ -3,7 +3,11 @@
 mod health;
 mod serve;
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -180,6 +184,14 @@ impl Metrics {
     /// A reconcile ended.
     pub fn reconciled(&self, reason: Reason) {
         self.reconciles.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Runs a stage of a reconcile and notes how long it took.
+    pub async fn timed<T>(&self, stage: Stage, work: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let outcome = work.await;
+        self.stage(stage, began.elapsed());
+        outcome
     }
 
     /// A stage of a reconcile took so long.

@@ -63,6 +63,7 @@ pub const UNITS: &[(&str, Layer)] = &[
 pub const SIBLINGS: &[(&str, &str, &str)] = &[
     ("governor", "backend", "it decorates the backend trait with rate, breaker and time-outs"),
     ("governor", "cache", "single-flight stands before the budget: a shared call costs once"),
+    ("governor", "metrics", "calls to backends are counted where they are made"),
     ("cluster", "metrics", "calls to the API server are counted where they happen"),
     ("controller", "engine", "the reconcile is the engine's stages in a row"),
     ("controller", "refresh", "a reconcile registers its items, a changed item wakes its objects"),

@@ -1,0 +1,151 @@
+//! Counts what a backend was called for, what came of it, and how long it took.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{
+    backend::{Backend, List},
+    fault::Fault,
+    item::Reading,
+    metrics::{Metrics, Operation},
+    name::{ProviderKind, RemoteKey, RemoteRef},
+};
+
+/// A backend whose calls and readings are counted.
+pub struct Counted {
+    backend: Arc<dyn Backend>,
+    provider: ProviderKind,
+    metrics: Metrics,
+}
+
+impl Counted {
+    pub fn new(backend: Arc<dyn Backend>, provider: ProviderKind, metrics: Metrics) -> Self {
+        Self { backend, provider, metrics }
+    }
+
+    fn begin(&self, operation: Operation) -> Call<'_> {
+        Call { counted: self, operation, began: Instant::now(), fault: Some(Fault::unavailable("ended before it was answered")) }
+    }
+}
+
+/// A call under way. One that is given up before it was answered counts as unavailable.
+struct Call<'a> {
+    counted: &'a Counted,
+    operation: Operation,
+    began: Instant,
+    fault: Option<Fault>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let Counted { provider, metrics, .. } = self.counted;
+        metrics.backend_call(*provider, self.operation, self.fault.as_ref(), self.began.elapsed());
+    }
+}
+
+#[async_trait]
+impl Backend for Counted {
+    fn batch_size(&self) -> usize {
+        self.backend.batch_size()
+    }
+
+    async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
+        let mut call = self.begin(Operation::Read);
+        let readings = self.backend.fetch(refs).await;
+        // What is proven absent was answered.
+        call.fault = readings.iter().find_map(unanswered).cloned();
+        for reading in &readings {
+            self.metrics.looked(fault_of(reading));
+        }
+        readings
+    }
+
+    fn lister(&self) -> Option<&dyn List> {
+        self.backend.lister().map(|_| self as &dyn List)
+    }
+
+    fn changes(&self) -> Option<BoxStream<'static, ()>> {
+        self.backend.changes()
+    }
+}
+
+#[async_trait]
+impl List for Counted {
+    async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
+        let lister = self.backend.lister().ok_or_else(|| Fault::unavailable("the store cannot list names"))?;
+        let mut call = self.begin(Operation::List);
+        let names = lister.list(path).await;
+        call.fault = names.as_ref().err().cloned();
+        self.metrics.looked(names.as_ref().err());
+        names
+    }
+}
+
+fn unanswered(reading: &Reading) -> Option<&Fault> {
+    match reading {
+        Reading::Unknown(fault) => Some(fault),
+        Reading::Found(_) | Reading::Absent(_) => None,
+    }
+}
+
+fn fault_of(reading: &Reading) -> Option<&Fault> {
+    match reading {
+        Reading::Absent(fault) | Reading::Unknown(fault) => Some(fault),
+        Reading::Found(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Backend, Counted, Fault, Metrics, ProviderKind, Reading, RemoteKey, RemoteRef};
+    use async_trait::async_trait;
+    use std::{future::pending, sync::Arc};
+
+    struct Fixed(Option<Fault>);
+
+    #[async_trait]
+    impl Backend for Fixed {
+        fn batch_size(&self) -> usize {
+            7
+        }
+
+        async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
+            match &self.0 {
+                Some(fault) => vec![Reading::Unknown(fault.clone()); refs.len()],
+                None => pending().await,
+            }
+        }
+    }
+
+    fn two() -> Vec<RemoteRef> {
+        ["a", "b"].map(|key| RemoteRef { key: RemoteKey::parse(ProviderKind::Fake, key).unwrap(), version: None }).to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_call_counts_once_and_each_reading_counts_as_a_look() {
+        let metrics = Metrics::new();
+        let counted = Counted::new(Arc::new(Fixed(Some(Fault::access_denied("x")))), ProviderKind::Fake, metrics.clone());
+        assert_eq!((counted.fetch(&two()).await.len(), counted.batch_size()), (2, 7));
+        let page = metrics.render();
+        for line in [
+            "keyferry_backend_calls_total{provider=\"fake\",operation=\"read\",outcome=\"AccessDenied\"} 1",
+            "keyferry_looks_total{reason=\"AccessDenied\"} 2",
+        ] {
+            assert!(page.contains(line), "{line} in {page}");
+        }
+        assert!(counted.lister().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_up_counts_as_unavailable() {
+        let metrics = Metrics::new();
+        let counted = Counted::new(Arc::new(Fixed(None)), ProviderKind::Fake, metrics.clone());
+        let refs = two();
+        let mut call = Box::pin(counted.fetch(&refs));
+        assert!(futures::poll!(&mut call).is_pending());
+        drop(call);
+        assert!(metrics.render().contains("outcome=\"ProviderUnavailable\"} 1"), "{}", metrics.render());
+    }
+}
