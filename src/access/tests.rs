@@ -87,6 +87,15 @@ fn a_namespaced_store_serves_its_own_namespace_only() {
 }
 
 #[test]
+fn a_store_of_another_name_is_never_judged_in_its_place() {
+    let (asked, other) = (StoreName::Cluster { name: "asked".to_owned() }, StoreName::Cluster { name: "other".to_owned() });
+    let spec: ClusterSecretStoreSpec = parsed(file(&json!({"allowAllNamespaces": true})));
+    let seen = SeenStore { name: &other, uid: UID, spec: StoreSpec::Cluster(&spec) };
+    assert_eq!(ask("team", &[], &asked, Some(&seen), &key("a")).unwrap_err().class, Class::Bug);
+    assert!(ask("team", &[], &other, Some(&seen), &key("a")).is_ok());
+}
+
+#[test]
 fn a_missing_namespaced_store_is_not_ready_and_says_what_to_create() {
     let fault = namespaced("team", "team", None, &key("a")).unwrap_err();
     assert_eq!((fault.class, fault.reason), (Class::Unavailable, Reason::StoreNotReady));

@@ -36,11 +36,14 @@ use crate::{
         manifest,
         v1alpha1::{ExternalSecret, ExternalSecretStatus, Provider, TargetStatus},
     },
-    digest::DigestKey,
+    digest::{DigestKey, ShortMac},
     fault::{Fault, Reason},
     item::{Item, Reading, Sighting, Wanted},
     name::{RemoteRef, StoreName},
-    schedule::due::{Standing, TargetState, due},
+    schedule::{
+        Enrolment, Ledger, Moment, Timings,
+        due::{Standing, TargetState, due},
+    },
     secret::SecretValue,
 };
 
@@ -356,7 +359,7 @@ async fn story(specs: &Specs) -> String {
 
 fn decisions(judged: &Judged) -> String {
     let request = &judged.request;
-    let mut text = format!("verdicts {:?}\ncredentials {:?}\nlooks every {:?}\n", judged.verdicts, judged.credentials, request.interval);
+    let mut text = format!("verdicts {:?}\ncredentials {:?}\nlooks at {:?}\n", judged.verdicts, judged.credentials, looks(judged));
     for target in [TargetState::Unwritten, TargetState::InOrder, TargetState::Missing, TargetState::Drifted] {
         for (is_settled, is_asked) in [(true, false), (true, true), (false, false)] {
             let (is_suspended, policy) = (request.is_suspended, request.policy);
@@ -365,6 +368,17 @@ fn decisions(judged: &Judged) -> String {
         }
     }
     text
+}
+
+/// When each store is looked at next, once everything was found.
+fn looks(judged: &Judged) -> Vec<(String, Option<i64>)> {
+    let now = Moment { mono: 0, wall: i64::try_from(noon().as_nanosecond()).expect("a moment of this century") };
+    let mut ledger = Ledger::new(Timings::default(), Some(now.wall));
+    let known = ShortMac::from_hex("0123456789abcdef");
+    let items: Vec<Item> = judged.verdicts.iter().flatten().map(|granted| granted.get().clone()).collect();
+    let enrolments = items.iter().map(|item| Enrolment { item: item.clone(), known, failing: None });
+    ledger.register(now, &judged.request.key, judged.request.interval, enrolments);
+    items.iter().map(|item| (item.store.clone(), ledger.next_due(&item.store))).collect()
 }
 
 /// The plan as people read it, with the values of the fixture.
