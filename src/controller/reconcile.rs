@@ -91,7 +91,7 @@ impl<'a> Reconcile<'a> {
 
     fn standing(&self, judged: &Judged, connected: &Connected) -> Standing {
         let request = &judged.request;
-        let by = request.facts.as_ref().map(|facts| (facts.uid.clone(), facts.resource_version.clone()));
+        let by = standing_there(request);
         let is_blocked = self.memory.blocked.as_ref().is_some_and(|blocked| blocked.holds(by.as_ref(), request.rival.as_deref(), self.now));
         let target = if is_blocked {
             TargetState::Unwritten
@@ -130,6 +130,7 @@ impl<'a> Reconcile<'a> {
             && status.inputs.as_deref() == Some(&judged.inputs)
             && status.handled_refresh == request.token
             && connected.values().all(Result::is_ok)
+            && (!request.was_written() || is_noted(request))
             && !is_suspended_no_more
             && report::stands(status)
     }
@@ -299,10 +300,10 @@ impl<'a> Reconcile<'a> {
     }
 
     fn blocked_now(&self, request: &Request, fault: &Fault) -> Blocked {
-        let facts = self.context.world.targets.get(&request.target_key());
         let pause = SignedDuration::try_from(self.context.timings.repair_window).unwrap_or(SignedDuration::ZERO);
         Blocked {
-            by: facts.map(|facts| (facts.uid.clone(), facts.resource_version.clone())),
+            // What was judged, not what stands there by now: a change since then must be seen as one.
+            by: standing_there(request),
             rival: request.rival.clone(),
             until: is_pause(request, fault).then(|| self.now.checked_add(pause).ok()).flatten(),
         }
@@ -398,6 +399,17 @@ fn handled_now(judged: &Judged, connected: &Connected) -> Handled {
         token: judged.request.token.clone(),
         unconnected: unconnected.collect::<Vec<_>>().join("\n"),
     }
+}
+
+/// Whether the status names the target that is there.
+fn is_noted(request: &Request) -> bool {
+    let noted = request.status.target.as_ref().and_then(|target| target.uid.as_deref());
+    request.facts.as_ref().is_none_or(|facts| noted == Some(facts.uid.as_str()))
+}
+
+/// UID and resource version of what stands under the target's name.
+fn standing_there(request: &Request) -> Option<(String, String)> {
+    request.facts.as_ref().map(|facts| (facts.uid.clone(), facts.resource_version.clone()))
 }
 
 /// Our own target is contested: its editor wins for a while, then it is tried again.

@@ -11,7 +11,7 @@ use crate::{
     cluster::{ClusterError, EventText},
     crd::{
         condition::{self, FRESH, READY, RECONCILING, STALLED},
-        v1alpha1::{EntryState, EntryStatus, ExternalSecretStatus, RefreshPolicy, TargetStatus},
+        v1alpha1::{CreationPolicy, EntryState, EntryStatus, ExternalSecretStatus, RefreshPolicy, TargetStatus},
     },
     engine::{
         apply::Done,
@@ -133,6 +133,7 @@ pub fn status(judged: &Judged, outcome: &Outcome, timings: &Timings) -> External
             status.conditions = synced(request, synced_text(request));
             status.entries.clone_from(entries);
             note_target(&mut status, request, done);
+            note_converged(&mut status, request, done);
         }
         Outcome::Faulty { entries, fault, done } => {
             status.conditions = faulty(request, fault, timings);
@@ -147,28 +148,30 @@ pub fn status(judged: &Judged, outcome: &Outcome, timings: &Timings) -> External
 
 fn synced_text(request: &Request) -> &'static str {
     match request.creation {
-        crate::crd::v1alpha1::CreationPolicy::None => "every value was read; creationPolicy None writes no Secret",
+        CreationPolicy::None => "every value was read; creationPolicy None writes no Secret",
         _ => "the Secret holds the values of the store",
     }
 }
 
 fn note_target(status: &mut ExternalSecretStatus, request: &Request, done: &Done) {
-    let known = status.target.clone().filter(|target| target.name == request.target);
-    let applied = done.target.as_ref().or(request.facts.as_deref()).map(|facts| facts.uid.clone());
-    let is_synced = done.failure.is_none();
+    let name = || request.target.clone();
     if done.deleted == Some(DeleteCause::Absent) {
-        status.target = Some(TargetStatus { name: request.target.clone(), uid: None });
+        status.target = Some(TargetStatus { name: name(), uid: None });
         status.last_change_time = Some(Time(request.now));
         return;
     }
-    if done.wrote.is_some() {
-        status.target = Some(TargetStatus { name: request.target.clone(), uid: applied });
-    } else if known.is_none() && is_synced && request.facts.is_some() && done.target.is_none() {
-        // Converged without a write (a lost status): the target that is there is the one.
-        status.target = applied.map(|uid| TargetStatus { name: request.target.clone(), uid: Some(uid) });
+    if let Some(written) = &done.target {
+        status.target = Some(TargetStatus { name: name(), uid: Some(written.uid.clone()) });
     }
     if matches!(done.wrote, Some(WriteKind::Create | WriteKind::Recreate | WriteKind::Update | WriteKind::Repair)) {
         status.last_change_time = Some(Time(request.now));
+    }
+}
+
+/// Synced without a write (a status that was lost, or is older than the target): the target that is there is the one.
+fn note_converged(status: &mut ExternalSecretStatus, request: &Request, done: &Done) {
+    if let (None, CreationPolicy::Owner | CreationPolicy::Orphan, Some(facts)) = (&done.target, request.creation, &request.facts) {
+        status.target = Some(TargetStatus { name: request.target.clone(), uid: Some(facts.uid.clone()) });
     }
 }
 

@@ -198,6 +198,15 @@ fn the_target_and_its_last_change_are_noted_only_when_written() {
 }
 
 #[test]
+fn somebody_elses_secret_is_never_noted_as_our_target() {
+    let scene = scene().target("app", crate::engine::scene::foreign());
+    let status = after(&scene, &faulty(Fault::conflict(Reason::NotOwned, "x")));
+    assert_eq!(status.target, None);
+    let converged = after(&scene, &synced());
+    assert_eq!(converged.target.unwrap().uid.as_deref(), Some("uid-foreign"), "synced without a write: it is ours");
+}
+
+#[test]
 fn the_token_and_the_inputs_are_echoed_when_handled() {
     let mut scene = scene();
     scene.object.metadata.annotations = Some([("keyferry.dev/refresh".to_owned(), "7".to_owned())].into());
