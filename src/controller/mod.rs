@@ -172,11 +172,12 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     let _ = caught_up.set(refresh.clone());
     let poller_stop = CancellationToken::new();
     let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone()));
-    let waking = tokio::spawn(forward(wakes, context.memories.clone(), context.trigger.clone()));
+    let mut waking = tokio::spawn(forward(wakes, context.memories.clone(), context.trigger.clone()));
     let ended = tokio::select! {
         () = reconciles(context, watches.objects, triggers, setup.concurrency, shutdown) => Ok(()),
         _ = background => Err(ControllerError::WatchEnded),
         _ = poller => Err(ControllerError::PollerEnded),
+        _ = &mut waking => Err(ControllerError::PollerEnded),
     };
     poller_stop.cancel();
     waking.abort();
