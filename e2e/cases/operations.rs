@@ -194,12 +194,14 @@ async fn a_target_written_before_a_graceful_end_stays_as_it_is() {
     world.finish().await;
 }
 
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn settings_that_cannot_work_end_it_at_start_with_place_and_remedy() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "namspace: x\n").expect("written");
     let path = file.path().to_str().expect("text").to_owned();
-    let cases: &[(&[&str], &[(&str, &str)], &[&str])] = &[
+    let cases: &[(&[&str], Variables, &[&str])] = &[
         (&["--config", &path], &[], &["namspace", "line 1", "namespace"]),
         (&["--write-concurrency", "0"], &[], &["--write-concurrency", "1 to 1000"]),
         (&[], &[("KEYFERRY_LISTEN", "nowhere")], &["KEYFERRY_LISTEN", "nowhere"]),
