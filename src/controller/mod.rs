@@ -143,7 +143,7 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     let key = digest_key(&setup).await?;
     let limits = Limits { concurrency: setup.store_concurrency, call_timeout: setup.settings.call_timeout, shrink: setup.timings.shrink };
     let governor = Governor::new(limits, setup.clock.clone());
-    let (refresh, wakes) = Refresh::new(governor.clone(), key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
+    let (refresh, wakes) = Refresh::new(key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
     let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings), setup.metrics.clone());
     let (sender, triggers) = unbounded_channel();
     let arrivals = Arrivals::default();

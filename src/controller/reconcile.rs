@@ -369,12 +369,7 @@ impl<'a> Reconcile<'a> {
                 Some(RegisteredItem { item, session, known, failing })
             })
             .collect();
-        self.context.refresh.register(Registration {
-            object: self.key.clone(),
-            uid: request.uid.clone(),
-            interval: request.interval,
-            items,
-        });
+        self.context.refresh.register(Registration { object: self.key.clone(), interval: request.interval, items });
     }
 }
 
@@ -440,7 +435,8 @@ fn failing_entries(request: &Request) -> Vec<Option<Fault>> {
             let name = entry.place.to_string();
             let known = request.status.entries.iter().find(|known| known.name == name)?;
             let (class, reason) = match known.state {
-                EntryState::Current | EntryState::Invalid => return None,
+                EntryState::Current => return None,
+                EntryState::Invalid => (Class::Invalid, Reason::InvalidData),
                 EntryState::Absent => (Class::Absent, Reason::NotFound),
                 EntryState::Denied => (Class::Denied, Reason::AccessDenied),
                 EntryState::Unavailable => (Class::Unavailable, Reason::ProviderUnavailable),

@@ -32,7 +32,7 @@ use crate::{
     access::Granted,
     digest::{self, DigestKey, ShortMac},
     fault::{self, Fault},
-    governor::{Governor, Look, Session},
+    governor::{Look, Session},
     item::{Item, Reading, Sighting},
     name::ObjectKey,
     schedule::{self, Chunk, Enrolment, Ledger, Moment, Seen, Timings, Waking, WallClock},
@@ -45,7 +45,6 @@ pub use crate::schedule::Cause;
 #[derive(Clone, Debug)]
 pub struct Registration {
     pub object: ObjectKey,
-    pub uid: String,
     /// `None`: no periodic looks (OnChange, CreatedOnce, zero). What fails is looked at all the same until it succeeds.
     pub interval: Option<Duration>,
     pub items: Vec<RegisteredItem>,
@@ -128,13 +127,7 @@ impl fmt::Debug for Refresh {
 impl Refresh {
     /// `since` is the caught-up mark of the last leader; without one everything is due.
     #[must_use]
-    pub fn new(
-        _governor: Governor,
-        digest_key: DigestKey,
-        timings: Timings,
-        since: Option<Timestamp>,
-        clock: WallClock,
-    ) -> (Self, UnboundedReceiver<Wake>) {
+    pub fn new(digest_key: DigestKey, timings: Timings, since: Option<Timestamp>, clock: WallClock) -> (Self, UnboundedReceiver<Wake>) {
         let (wakes, receiver) = unbounded_channel();
         let ledger = Ledger::new(timings, since.map(nanoseconds));
         let state = State { ledger, grants: HashMap::new(), stores: HashMap::new(), holds: Holds::default() };

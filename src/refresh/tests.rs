@@ -195,7 +195,7 @@ impl Rig {
         let clock: WallClock = Arc::new(move || Timestamp::from_second(START).unwrap() + SignedDuration::try_from(zero.elapsed()).unwrap());
         let limits = Limits { concurrency: 4, call_timeout: Duration::from_secs(30), shrink: Duration::from_secs(10) };
         let governor = Governor::new(limits, clock.clone());
-        let (refresh, wakes) = Refresh::new(governor.clone(), digest_key(), Timings::default(), since, clock.clone());
+        let (refresh, wakes) = Refresh::new(digest_key(), Timings::default(), since, clock.clone());
         let stop = CancellationToken::new();
         let (handle, token) = (refresh.clone(), stop.clone());
         let poller = tokio::spawn(async move { handle.run(token).await });
@@ -231,7 +231,7 @@ impl Rig {
         items: impl Iterator<Item = (&'a Granted<Item>, Option<ShortMac>, Option<Fault>)>,
     ) {
         let items = items.map(|(item, known, failing)| RegisteredItem { item: item.clone(), session: session.clone(), known, failing });
-        self.refresh.register(Registration { object: object(name), uid: name.to_owned(), interval, items: items.collect() });
+        self.refresh.register(Registration { object: object(name), interval, items: items.collect() });
     }
 
     async fn woken(&mut self) -> Wake {

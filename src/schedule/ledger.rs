@@ -524,17 +524,17 @@ impl Ledger {
 
     fn choose(&self, now: i64, store: &str, batch: usize) -> Vec<u64> {
         let Some(book) = self.stores.get(store) else { return Vec::new() };
-        let is_search = |id: &u64| self.tracks.get(id).is_some_and(|track| matches!(track.item.wanted, Wanted::Find(_)));
-        let due: Vec<u64> = book.due.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).take(PULL_SEARCH.max(batch)).collect();
-        let Some(first) = due.first().copied() else { return Vec::new() };
-        if is_search(&first) {
+        let is_value = |id: &u64| self.tracks.get(id).is_some_and(|track| matches!(track.item.wanted, Wanted::Value(_)));
+        let Some((_, first)) = book.due.first().copied().filter(|(due, _)| *due <= now) else { return Vec::new() };
+        if !is_value(&first) {
             return vec![first];
         }
-        let mut chosen: Vec<u64> = due.into_iter().filter(|id| !is_search(id)).take(batch).collect();
-        let Some(period) = self.tracks.get(&first).and_then(Track::period) else { return chosen };
-        let early = book.due.range((now + 1, 0)..=(now + period / 9, u64::MAX)).take(PULL_SEARCH).map(|(_, id)| *id);
-        let of_lane = early.filter(|id| !is_search(id) && self.tracks.get(id).is_some_and(|track| track.is_pullable(period)));
+        let due = book.due.range(..=(now, u64::MAX)).map(|(_, id)| *id);
+        let mut chosen: Vec<u64> = due.filter(is_value).take(batch).collect();
         let room = batch - chosen.len();
+        let Some(period) = self.tracks.get(&first).and_then(Track::period).filter(|_| room > 0) else { return chosen };
+        let soon = book.due.range((now + 1, 0)..=(now + period / 9, u64::MAX)).take(PULL_SEARCH).map(|(_, id)| *id);
+        let of_lane = soon.filter(|id| is_value(id) && self.tracks.get(id).is_some_and(|track| track.is_pullable(period)));
         chosen.extend(of_lane.take(room));
         chosen
     }
