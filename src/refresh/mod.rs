@@ -11,7 +11,7 @@ mod poll;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -32,7 +32,7 @@ use crate::{
     access::Granted,
     digest::{self, DigestKey, ShortMac},
     fault::{self, Fault},
-    governor::{Look, Session},
+    governor::{Look, Session, SessionId},
     item::{Item, Reading, Sighting},
     name::ObjectKey,
     schedule::{self, Chunk, Enrolment, Ledger, Moment, Seen, Timings, Waking, WallClock},
@@ -40,6 +40,9 @@ use crate::{
 use hold::Holds;
 
 pub use crate::schedule::Cause;
+
+/// How many replaced sessions of a store are remembered.
+const FORMER: usize = 8;
 
 /// All that an object uses, as its last reconcile left it.
 #[derive(Clone, Debug)]
@@ -108,6 +111,8 @@ struct State {
 /// A store of which items are registered.
 struct Polled {
     session: Session,
+    /// Sessions that were replaced. A reconcile that began with one may register late, and must not bring an old credential back.
+    former: VecDeque<SessionId>,
     /// Something changed for the store's poller; tells two lives of one store apart too.
     changed: Arc<Notify>,
     has_poller: bool,
@@ -272,13 +277,16 @@ impl Refresh {
     fn use_session(&self, state: &mut State, now: Moment, session: Session) {
         let store = session.id().store.clone();
         let Some(polled) = state.stores.get_mut(&store) else {
-            state.stores.insert(store, Polled { session, changed: Arc::default(), has_poller: false });
+            let polled = Polled { session, former: VecDeque::new(), changed: Arc::default(), has_poller: false };
+            state.stores.insert(store, polled);
             self.0.stores_changed.notify_one();
             return;
         };
         polled.changed.notify_one();
-        if polled.session.id() != session.id() && polled.session.id().generation <= session.id().generation {
-            polled.session = session;
+        if polled.is_replaced_by(&session) {
+            let former = std::mem::replace(&mut polled.session, session);
+            polled.former.push_front(former.id().clone());
+            polled.former.truncate(FORMER);
             state.ledger.renew(now, &store);
         }
     }
@@ -318,6 +326,13 @@ impl Refresh {
         let distance = Duration::from_nanos(mono.unsigned_abs());
         let at = if mono >= 0 { self.0.epoch.checked_add(distance) } else { self.0.epoch.checked_sub(distance) };
         at.unwrap_or(self.0.epoch)
+    }
+}
+
+impl Polled {
+    fn is_replaced_by(&self, other: &Session) -> bool {
+        let (now, then) = (self.session.id(), other.id());
+        now != then && now.generation <= then.generation && !self.former.contains(then)
     }
 }
 

@@ -203,7 +203,11 @@ impl Rig {
     }
 
     fn session(&self, store: &str, generation: i64, backend: &Arc<Scripted>) -> Session {
-        let (id, backend) = (SessionId { store: store.to_owned(), generation, credential: String::new() }, backend.clone());
+        self.session_with(store, generation, "", backend)
+    }
+
+    fn session_with(&self, store: &str, generation: i64, credential: &str, backend: &Arc<Scripted>) -> Session {
+        let (id, backend) = (SessionId { store: store.to_owned(), generation, credential: credential.to_owned() }, backend.clone());
         self.governor.session(id, || Ok(backend)).unwrap()
     }
 
@@ -454,6 +458,22 @@ async fn a_new_generation_is_looked_at_soon_and_keeps_what_is_known() {
     let calls = backend.calls();
     rig.quiet(3 * HOUR).await;
     assert_eq!((backend.calls(), next.calls() > 3), (calls, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconcile_that_registers_late_does_not_bring_an_old_credential_back() {
+    let mut rig = Rig::new();
+    let backends = [Scripted::new(1), Scripted::new(1), Scripted::new(1)];
+    let sessions: Vec<_> =
+        ["1", "2", "3"].iter().zip(&backends).map(|(name, backend)| rig.session_with("store", 1, name, backend)).collect();
+    let wanted = [item("store", "app/a")];
+    backends.iter().for_each(|backend| backend.set("app/a", "1"));
+    let known = mac_of(&rig.reconcile("x", Some(HOUR), &sessions[0], &wanted, Instant::now()).await[0]);
+    for session in [&sessions[1], &sessions[2], &sessions[0], &sessions[1]] {
+        rig.register("x", Some(HOUR), session, wanted.iter().map(|item| (item, known, None)));
+    }
+    rig.quiet(3 * HOUR).await;
+    assert_eq!(backends.each_ref().map(|backend| backend.calls() > 1), [false, false, true]);
 }
 
 #[tokio::test(start_paused = true)]
