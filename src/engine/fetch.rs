@@ -39,6 +39,10 @@ struct Known {
     version: String,
     /// Who uses it.
     stores: BTreeSet<StoreName>,
+    /// How often it changed: a read that a change overtook shows what was.
+    changes: u64,
+    /// Held while it is read: at a start all objects of a store ask for it at once, and one read serves them.
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The session of each store of a request, or why there is none.
@@ -56,6 +60,7 @@ impl Sessions {
         match credentials.get_mut(secret) {
             Some(known) if version != Some(known.version.as_str()) => {
                 known.version.clear();
+                known.changes += 1;
                 known.stores.clone()
             }
             _ => BTreeSet::new(),
@@ -93,10 +98,15 @@ impl Sessions {
             return self.governor.session(id(""), || self.open(name, provider, None));
         };
         let opened = |version: String| self.governor.session(id(&version), || Err(Fault::unavailable("not open yet"))).ok();
-        if let Some(session) = self.known_version(key.get()).and_then(opened) {
+        if let Some(session) = self.known_version(key.get()).and_then(&opened) {
             return Ok(session);
         }
-        let Credential { version, value } = self.read(name, key.get()).await?;
+        let gate = self.gate(name, key.get());
+        let _alone = gate.lock().await;
+        if let Some(session) = self.known_version(key.get()).and_then(&opened) {
+            return Ok(session);
+        }
+        let Credential { version, value } = self.read(key.get()).await?;
         if value.is_none() {
             let CredentialKey { namespace, name: secret, key } = key.get();
             let detail =
@@ -116,11 +126,21 @@ impl Sessions {
         self.credentials().get(&secret).map(|known| known.version.clone()).filter(|version| !version.is_empty())
     }
 
-    async fn read(&self, store: &StoreName, key: &CredentialKey) -> Result<Credential, Fault> {
+    /// The credential's gate; from now on its changes concern this store.
+    fn gate(&self, store: &StoreName, key: &CredentialKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut credentials = self.credentials();
+        let known = credentials.entry((key.namespace.clone(), key.name.clone())).or_default();
+        known.stores.insert(store.clone());
+        known.gate.clone()
+    }
+
+    async fn read(&self, key: &CredentialKey) -> Result<Credential, Fault> {
         let secret = (key.namespace.clone(), key.name.clone());
-        self.credentials().entry(secret.clone()).or_default().stores.insert(store.clone());
+        let changes = self.credentials().get(&secret).map(|known| known.changes);
         let read = self.cluster.credential(&key.namespace, &key.name, &key.key).await;
-        if let (Ok(credential), Some(known)) = (&read, self.credentials().get_mut(&secret)) {
+        if let (Ok(credential), Some(known)) = (&read, self.credentials().get_mut(&secret))
+            && Some(known.changes) == changes
+        {
             known.version.clone_from(&credential.version);
         }
         read.map_err(|error: ClusterError| Fault::cluster(format!("the store's credential could not be read: {error}")))
