@@ -126,8 +126,9 @@ impl<'a> Reconcile<'a> {
         let status = &request.status;
         let is_suspended_no_more =
             condition::find(&status.conditions, READY).is_some_and(|ready| ready.reason == Reason::Suspended.as_str());
+        let seal = report::seal(judged, request.facts.as_deref(), status.last_change_time.as_ref());
         status.observed_generation == Some(request.generation)
-            && status.inputs.as_deref() == Some(&judged.inputs)
+            && status.inputs.as_deref() == Some(&seal)
             && status.handled_refresh == request.token
             && connected.values().all(Result::is_ok)
             && (!request.was_written() || is_noted(request))

@@ -8,14 +8,15 @@ use k8s_openapi::{
 };
 
 use crate::{
-    cluster::{ClusterError, EventText},
+    cluster::{ClusterError, EventText, target::TargetFacts},
     crd::{
         condition::{self, FRESH, READY, RECONCILING, STALLED},
         v1alpha1::{CreationPolicy, EntryState, EntryStatus, ExternalSecretStatus, RefreshPolicy, TargetStatus},
     },
+    digest::sha256_hex,
     engine::{
         apply::Done,
-        plan::{DeleteCause, Plan, WriteKind},
+        plan::{DeleteCause, Plan, WriteKind, record::annotation},
         resolve::{Judged, Request},
     },
     fault::{Class, Fault, Reason},
@@ -141,9 +142,28 @@ pub fn status(judged: &Judged, outcome: &Outcome, timings: &Timings) -> External
             note_target(&mut status, request, done);
         }
     }
-    status.inputs = Some(judged.inputs.clone());
+    status.inputs = Some(seal(judged, left_behind(request, outcome), status.last_change_time.as_ref()));
     status.handled_refresh.clone_from(&request.token);
     status
+}
+
+/// The target's metadata as the outcome leaves it.
+fn left_behind<'a>(request: &'a Request, outcome: &'a Outcome) -> Option<&'a TargetFacts> {
+    match outcome {
+        Outcome::Synced { done, .. } | Outcome::Faulty { done, .. } if done.deleted == Some(DeleteCause::Absent) => None,
+        Outcome::Synced { done, .. } | Outcome::Faulty { done, .. } => done.target.as_ref().or(request.facts.as_deref()),
+        Outcome::Suspended | Outcome::Kept => request.facts.as_deref(),
+    }
+}
+
+/// The `inputs` of a status: what the target was computed from, and which write of the target the status tells of. A status that was
+/// lost after its write does not fit the target, so that the next leader tells it again. Of the values only keyed MACs go into it,
+/// and with a time: nobody learns from it whether values are equal.
+#[must_use]
+pub fn seal(judged: &Judged, target: Option<&TargetFacts>, changed: Option<&Time>) -> String {
+    let record = target.and_then(|facts| facts.records.get(&annotation(&judged.request.key)));
+    let changed = changed.map(|time| time.0.as_second());
+    sha256_hex(&format!("{} {changed:?} {record:?}", judged.inputs))[..32].to_owned()
 }
 
 fn synced_text(request: &Request) -> &'static str {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Outcome, events, expiry, outcome, stands, status};
+use super::{Outcome, events, expiry, outcome, seal, stands, status};
 use crate::{
     cluster::ClusterError,
     crd::v1alpha1::ExternalSecretStatus,
@@ -214,6 +214,22 @@ fn the_token_and_the_inputs_are_echoed_when_handled() {
     assert_eq!(status.handled_refresh.as_deref(), Some("7"));
     assert!(status.inputs.is_some());
     assert_eq!(after(&scene, &Outcome::Suspended).handled_refresh, None, "suspended handles nothing");
+}
+
+#[test]
+fn a_status_that_was_lost_after_its_write_does_not_fit_the_target() {
+    let fits = |scene: &Scene| {
+        let judged = scene.judged();
+        let status = &judged.request.status;
+        status.inputs == Some(seal(&judged, judged.request.facts.as_deref(), status.last_change_time.as_ref()))
+    };
+    let mut scene = scene().found(0, "old").apply();
+    scene.status = after(&scene, &synced());
+    assert!(fits(&scene));
+    let mut lost = scene.found(0, "new").apply();
+    assert!(!fits(&lost));
+    lost.status = after(&lost, &synced());
+    assert!(fits(&lost));
 }
 
 #[test]
