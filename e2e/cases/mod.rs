@@ -7,6 +7,7 @@ mod input;
 mod install;
 mod operations;
 mod ownership;
+mod refresh;
 mod synced;
 mod tenancy;
 mod zz_suite;
