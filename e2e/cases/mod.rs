@@ -3,11 +3,13 @@
 mod admission;
 mod api_server;
 mod deletion;
+mod footprint;
 mod input;
 mod install;
 mod operations;
 mod ownership;
 mod refresh;
+mod schedule;
 mod synced;
 mod tenancy;
 mod zz_suite;

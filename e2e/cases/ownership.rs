@@ -34,11 +34,14 @@ async fn a_foreign_secret_is_untouched_and_its_name_is_taken_when_it_goes() {
     assert!(message.contains("the-test") && message.contains("target.name"), "who has it and what to do: {message}");
     let object = world.cluster.get::<ExternalSecret>("db").await.unwrap();
     assert!(crate::harness::cluster::condition_is(&object, "Stalled", "True"));
+    assert_eq!(object.status.unwrap().target, None, "no target was written");
     assert_eq!(world.cluster.get::<Secret>("db").await.unwrap(), theirs, "not even its metadata was written");
 
     world.cluster.delete::<Secret>("db", &DeleteParams::default()).await;
     world.cluster.ready("db").await;
     world.cluster.holds("db", &[("password", value.bytes())]).await;
+    world.a_while().await;
+    assert_eq!(events(&world, "Recreated").await, 0, "it was never ours before");
     world.finish().await;
 }
 

@@ -6,7 +6,8 @@ use kube::ResourceExt;
 
 use keyferry::crd::v1alpha1::MANAGED_LABEL;
 
-use crate::harness::{World, cluster::data_of};
+use super::whole_values;
+use crate::harness::{Canary, Settings, World, cluster::data_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_object_costs_one_apply_and_one_status() {
@@ -53,5 +54,29 @@ spec:
     assert!(secret.annotations().keys().any(|name| name.starts_with("keyferry.dev/digest-")), "{:?}", secret.annotations());
     let target = object.status.unwrap().target.unwrap();
     assert_eq!((target.name.as_str(), target.uid), ("db", secret.uid()));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_the_environment_arrive_and_others_of_it_do_not() {
+    let (shown, hidden) = (Canary::new(), Canary::new());
+    let settings =
+        Settings::default().variable("APP_DB_PASSWORD", &shown.text).variable("OTHER_TOKEN", &hidden.text).argument("--env-prefix=APP_");
+    let world = World::start_with(settings).await;
+    world.deliver(shown.clone());
+    world.withhold(hidden);
+    let name = format!("{}-env", world.namespace());
+    let store = |prefix: &str| {
+        format!(
+            "kind: ClusterSecretStore\nmetadata: {{name: {name}}}\nspec:\n  allowAllNamespaces: true\n  provider: {{env: {{prefix: {prefix}}}}}"
+        )
+    };
+    world.cluster.apply(&store("APP_")).await;
+    world.cluster.apply(&whole_values("db", &name, "", &[("password", "db/password")])).await;
+    world.cluster.ready("db").await;
+    world.cluster.holds("db", &[("password", shown.bytes())]).await;
+    world.cluster.apply(&store("OTHER_")).await;
+    world.cluster.apply(&whole_values("other", &name, "", &[("token", "token")])).await;
+    world.cluster.external("other", "to be not Ready", |object| crate::harness::cluster::condition_is(object, "Ready", "False")).await;
     world.finish().await;
 }

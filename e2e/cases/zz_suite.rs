@@ -8,7 +8,7 @@ use crate::harness::{World, oracle, suite};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_granted_right_is_used_by_some_test() {
-    suite::ended("cases::zz_suite::every_granted_right_is_used_by_some_test").await;
+    suite::ended().await;
     let world = World::prepare(Default::default()).await;
     let mut granted = BTreeSet::new();
     for role in [&["get", "clusterrole", "keyferry", "-o", "json"][..], &["get", "role", "keyferry", "-n", "keyferry-system", "-o", "json"]]

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -101,14 +101,6 @@ impl Cluster {
         self.api::<K>().get_opt(name).await.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// The target's data as bytes.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub async fn data(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
-        data_of(&self.get::<Secret>(name).await.unwrap_or_else(|| panic!("there is no Secret {name}")))
-    }
-
     /// Waits until an object of the namespace is as wanted, or not there (`None`) where that is wanted.
     ///
     /// # Panics
@@ -119,15 +111,6 @@ impl Cluster {
         K::DynamicType: Default,
     {
         until(self.api::<K>(), name, words, condition).await
-    }
-
-    /// Waits until a cluster-wide object is as wanted.
-    pub async fn until_cluster_wide<K>(&self, name: &str, words: &str, condition: impl FnMut(Option<&K>) -> bool) -> Option<K>
-    where
-        K: Resource<Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug + Serialize + Send + 'static,
-        K::DynamicType: Default,
-    {
-        until(Api::all(self.client.clone()), name, words, condition).await
     }
 
     /// Waits until an ExternalSecret is as wanted.

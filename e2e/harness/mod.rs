@@ -18,7 +18,7 @@
 //! - `cluster`: the admin: apply, patch, delete, wait. `audit`: what the API server counted. `history`: every state of every target.
 //! - `oracle`: what is checked by `finish`: no value outside its target, no panic, no request outside RBAC, no work at rest, no
 //!   target that was wrongly missing, empty or mixed, no status that misleads. Declare what a test means to do (`may_vanish`,
-//!   `may_be_refused`, `keeps_working`); everything else is red.
+//!   `may_be_refused`, `outruns_status`); everything else is red.
 
 pub mod audit;
 pub mod canary;

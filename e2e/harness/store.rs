@@ -12,8 +12,6 @@ pub const KEYFERRY: &str = env!("CARGO_BIN_EXE_keyferry");
 pub struct FileStore {
     /// The ClusterSecretStore that names it.
     pub name: String,
-    /// `provider.file.path`
-    pub path: String,
     pub file: PathBuf,
     pub master_key: PathBuf,
 }
@@ -21,7 +19,7 @@ pub struct FileStore {
 impl FileStore {
     /// Makes it.
     pub fn create(root: &Path, master_key: &Path, name: &str, path: &str) -> Self {
-        let store = Self { name: name.to_owned(), path: path.to_owned(), file: root.join(path), master_key: master_key.to_owned() };
+        let store = Self { name: name.to_owned(), file: root.join(path), master_key: master_key.to_owned() };
         store.run(&["init"], b"");
         store
     }

@@ -59,7 +59,6 @@ struct Promises {
     sources: BTreeSet<String>,
     may_vanish: BTreeSet<String>,
     may_be_refused: bool,
-    keeps_working: bool,
     is_untruthful: BTreeSet<String>,
     cluster_stores: BTreeSet<String>,
 }
@@ -149,14 +148,19 @@ impl World {
         self.deliver(Canary::of_generation(generation))
     }
 
-    fn deliver(&self, canary: Canary) -> Canary {
+    /// The same for a value that was made before the world.
+    pub fn deliver(&self, canary: Canary) -> Canary {
         self.promises().delivered.push(canary.clone());
         canary
     }
 
     /// A value that must not even reach a target.
     pub fn withheld(&self) -> Canary {
-        let canary = Canary::new();
+        self.withhold(Canary::new())
+    }
+
+    /// The same for a value that was made before the world.
+    pub fn withhold(&self, canary: Canary) -> Canary {
         self.promises().withheld.push(canary.clone());
         canary
     }
@@ -176,11 +180,6 @@ impl World {
     /// The test makes the API server refuse requests of the operator.
     pub fn may_be_refused(&self) {
         self.promises().may_be_refused = true;
-    }
-
-    /// The test ends with something that the operator goes on trying.
-    pub fn keeps_working(&self) {
-        self.promises().keeps_working = true;
     }
 
     /// The test ends in a state that no status can know of: with the operator dead, or the target taken away behind its back.
@@ -246,10 +245,6 @@ impl World {
     }
 
     async fn unrest(&self) -> Vec<String> {
-        let is_declared = self.promises().keeps_working;
-        if is_declared {
-            return Vec::new();
-        }
         // What the last wait saw may be a moment before the operator's last word about it.
         self.a_while().await;
         let mark = self.audit.mark();
