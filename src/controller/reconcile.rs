@@ -72,8 +72,7 @@ impl<'a> Reconcile<'a> {
         let request =
             metrics.timed(Stage::Resolve, async { resolve::resolve(&self.context.world, self.object.clone(), status, self.now) }).await;
         if request.is_deleting || request.is_leaving {
-            self.context.refresh.forget(self.key);
-            return Action::await_change();
+            return self.gone();
         }
         let judged = metrics.timed(Stage::Access, async { resolve::judge(request, &self.context.world.protected) }).await;
         let connected = self.context.sessions.connect(&judged).await;
@@ -181,14 +180,20 @@ impl<'a> Reconcile<'a> {
         let macs = plan.macs.clone();
         match report::outcome(&judged.request, plan, done) {
             Ok(outcome) => {
-                let action = self.report(judged, connected, outcome).await;
+                // First the poller's new picture, then the report that settles: between the two nothing may look caught up.
                 self.register(judged, connected, |at, item| seen_of(&macs, &fetched, at, item));
-                action
+                self.report(judged, connected, outcome).await
             }
             Err(ClusterError::Changed) => self.judge_again(&judged.request).await,
-            Err(ClusterError::NamespaceTerminating) => Action::await_change(),
+            Err(ClusterError::NamespaceTerminating) => self.gone(),
             Err(error) => self.failed(&error),
         }
+    }
+
+    /// Nothing can be written for it any more.
+    fn gone(&self) -> Action {
+        self.context.refresh.forget(self.key);
+        Action::await_change()
     }
 
     /// A deleted target comes back at once, but never more often than the timing says, and only while its object really lives: with
@@ -254,7 +259,7 @@ impl<'a> Reconcile<'a> {
                 Ok(version) => self.remember(|memory| {
                     memory.written = version.map(|version| Written { version, status: next.clone() });
                 }),
-                Err(ClusterError::NotFound | ClusterError::NamespaceTerminating) => return Action::await_change(),
+                Err(ClusterError::NotFound | ClusterError::NamespaceTerminating) => return self.gone(),
                 Err(error) => return self.failed(&error),
             }
             for event in report::events(request, &outcome, &next) {

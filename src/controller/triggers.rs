@@ -215,6 +215,7 @@ impl Watcher {
     {
         let mut marks = Marks::new();
         let mut uids: HashMap<StoreName, String> = HashMap::new();
+        let mut confirmations = Confirmations::default();
         pin_mut!(events);
         while let Some(event) = events.next().await {
             if let Event::Apply(store) | Event::InitApply(store) = &event {
@@ -223,14 +224,14 @@ impl Watcher {
                     self.sessions.close(&former);
                 }
             }
-            let confirmed = confirmed(&event);
+            let confirmed = confirmations.take(&event, &name);
             let news = marks.take(&event, |store| (name(store), store_mark(store)));
             for store in &news.gone {
                 if let Some(uid) = uids.remove(store) {
                     self.sessions.close(&uid);
                 }
             }
-            if let Some(uid) = confirmed.filter(|_| !news.changed.is_empty()) {
+            if let Some(uid) = confirmed {
                 self.refresh.confirm_absence(&uid);
             }
             self.wake_users(&news.changed.into_iter().chain(news.gone).collect());
@@ -314,11 +315,25 @@ fn store_mark<K: Resource>(store: &K) -> (Option<String>, Option<i64>, Option<St
     (store.uid(), store.meta().generation, store.annotations().get(CONFIRM_ABSENCE_ANNOTATION).cloned())
 }
 
-/// The store whose admin confirms that its keys are gone. Only a living event counts: a restart is no confirmation.
-fn confirmed<K: Resource>(event: &Event<K>) -> Option<String> {
-    match event {
-        Event::Apply(store) if store.annotations().contains_key(CONFIRM_ABSENCE_ANNOTATION) => store.uid(),
-        _ => None,
+/// The annotation by which an admin confirms that a store's keys are meant to be gone, as last seen of each store.
+#[derive(Default)]
+struct Confirmations(HashMap<StoreName, String>);
+
+impl Confirmations {
+    /// The UID of the store, if its annotation has a new value. What a full list shows is no confirmation: it may be an old one.
+    fn take<K: Resource>(&mut self, event: &Event<K>, name: impl Fn(&K) -> StoreName) -> Option<String> {
+        let (store, is_alive) = match event {
+            Event::Apply(store) => (store, true),
+            Event::InitApply(store) => (store, false),
+            Event::Delete(store) => {
+                self.0.remove(&name(store));
+                return None;
+            }
+            Event::Init | Event::InitDone => return None,
+        };
+        let value = store.annotations().get(CONFIRM_ABSENCE_ANNOTATION)?;
+        let former = self.0.insert(name(store), value.clone());
+        (is_alive && former.as_ref() != Some(value)).then(|| store.uid()).flatten()
     }
 }
 
@@ -332,12 +347,29 @@ fn reference(key: &ObjectKey) -> kube::runtime::reflector::ObjectRef<ExternalSec
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::watcher::Event;
+    use kube::{ResourceExt, runtime::watcher::Event};
 
-    use super::Marks;
+    use super::{Confirmations, Marks};
+    use crate::{crd::v1alpha1::ClusterSecretStore, name::StoreName};
 
     fn mark(thing: &(&'static str, u8)) -> (&'static str, u8) {
         *thing
+    }
+
+    #[test]
+    fn an_absence_is_confirmed_once_and_never_by_an_old_annotation() {
+        let store = |value: &str| -> ClusterSecretStore {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "a", "uid": "u", "annotations": {"keyferry.dev/confirm-absence": value}}, "spec": {"provider": {}},
+            }))
+            .unwrap()
+        };
+        let name = |store: &ClusterSecretStore| StoreName::Cluster { name: store.name_any() };
+        let mut confirmations = Confirmations::default();
+        assert_eq!(confirmations.take(&Event::InitApply(store("1")), name), None, "found at start");
+        assert_eq!(confirmations.take(&Event::Apply(store("1")), name), None, "another change of the store");
+        assert_eq!(confirmations.take(&Event::Apply(store("2")), name).as_deref(), Some("u"));
+        assert_eq!(confirmations.take(&Event::Apply(store("2")), name), None);
     }
 
     #[test]
