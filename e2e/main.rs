@@ -6,7 +6,12 @@
     clippy::print_stderr,
     clippy::disallowed_methods,
     clippy::too_many_lines,
-    reason = "the suite fails by panicking, tells what it did, starts processes and clients of its own, and measures time"
+    clippy::default_trait_access,
+    clippy::type_complexity,
+    clippy::needless_pass_by_value,
+    clippy::needless_for_each,
+    clippy::zombie_processes,
+    reason = "the suite fails by panicking, tells what it did, starts processes and clients of its own, measures time, and its tables are read once"
 )]
 
 mod backends;

@@ -467,7 +467,9 @@ async fn a_reconcile_that_registers_late_does_not_bring_an_old_credential_back()
     let sessions: Vec<_> =
         ["1", "2", "3"].iter().zip(&backends).map(|(name, backend)| rig.session_with("store", 1, name, backend)).collect();
     let wanted = [item("store", "app/a")];
-    backends.iter().for_each(|backend| backend.set("app/a", "1"));
+    for backend in &backends {
+        backend.set("app/a", "1");
+    }
     let known = mac_of(&rig.reconcile("x", Some(HOUR), &sessions[0], &wanted, Instant::now()).await[0]);
     for session in [&sessions[1], &sessions[2], &sessions[0], &sessions[1]] {
         rig.register("x", Some(HOUR), session, wanted.iter().map(|item| (item, known, None)));
