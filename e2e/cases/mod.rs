@@ -6,6 +6,7 @@ mod deletion;
 mod footprint;
 mod input;
 mod install;
+mod kills;
 mod operations;
 mod ownership;
 mod refresh;
