@@ -10,6 +10,7 @@ use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret};
 use super::{external, whole_values};
 use crate::harness::cluster::{condition_is, reason_of};
 use crate::harness::{VaultStore, World};
+use crate::proxy::Matcher;
 
 fn object(name: &str, store: &VaultStore, more: &str) -> String {
     external(name, &store.name, &format!("{more}  data: [{{secretKey: v, remoteRef: {{key: {name}, property: v}}}}]"))
@@ -84,6 +85,32 @@ async fn created_once_is_kept_and_on_change_waits_for_a_change() {
     world.may_vanish("once");
     world.cluster.delete::<Secret>("once", &DeleteParams::default()).await;
     world.cluster.holds("once", &[("v", new.bytes())]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_changed_together_arrive_together_though_each_is_looked_at_alone() {
+    let world = World::start().await;
+    let store = world.vault().await;
+    let keys = ["a", "b", "c"];
+    let entries: String =
+        keys.iter().map(|key| format!("    - {{secretKey: {key}, remoteRef: {{key: pair/{key}, property: v}}}}\n")).collect();
+    for generation in 1..=5 {
+        // No look falls between the writes: no backend promises anything about that.
+        let held = store.proxy.hold(Matcher::any().resource_prefix("secret/")).may_stay_silent();
+        let mut wanted = Vec::new();
+        for key in keys {
+            let value = world.canary_of(generation);
+            store.kv().put(&format!("pair/{key}"), &json!({ "v": value.text })).await;
+            wanted.push((key, value));
+        }
+        if generation == 1 {
+            world.cluster.apply(&external("pair", &store.name, &format!("  refreshInterval: 2s\n  data:\n{entries}"))).await;
+        }
+        held.withdraw();
+        let wanted: Vec<(&str, &[u8])> = wanted.iter().map(|(key, value)| (*key, value.bytes())).collect();
+        world.cluster.holds("pair", &wanted).await;
+    }
     world.finish().await;
 }
 

@@ -133,7 +133,9 @@ fn of_two_objects_the_holder_keeps_the_target_and_the_older_takes_a_free_one() {
     let mut rival = Scene::new(other.clone()).found(0, "x").found(1, "y");
     rival.object.metadata.name = Some("other".to_owned());
     let plan = rival.target("app", facts).plan();
-    assert_eq!(plan.judgement.unwrap_err().reason, Reason::Conflict);
+    let fault = plan.judgement.unwrap_err();
+    assert_eq!(fault.reason, Reason::Conflict);
+    assert!(fault.detail.contains("ExternalSecret app holds Secret app"), "{}", fault.detail);
     assert!(plan.steps.is_empty());
 
     let younger = fresh().rival("older", true, &other).plan();
