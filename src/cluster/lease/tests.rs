@@ -116,6 +116,12 @@ async fn acquire(elector: Elector) -> Held {
     elector.acquire(&Health::default().gate("caches"), &CancellationToken::new()).await.expect("nobody stops it")
 }
 
+/// Keeps it until it is lost. One that is never lost fails, instead of going on for ever.
+async fn until_lost(held: Held) -> Result<(), Lost> {
+    let kept = held.keep(|| None, CancellationToken::new());
+    tokio::time::timeout(Duration::from_secs(60), kept).await.expect("it should have been lost")
+}
+
 fn spec(server: &Server) -> LeaseSpec {
     server.lease().and_then(|lease| lease.spec).unwrap_or_default()
 }
@@ -185,7 +191,7 @@ async fn the_same_identity_goes_on_at_once_and_its_elder_self_ends() {
     let elder = held(&server, "a").await;
     let old = elder.leadership();
     let younger = held(&server, "a").await;
-    assert_eq!(elder.keep(|| None, CancellationToken::new()).await, Err(Lost::Taken("a".to_owned())));
+    assert_eq!(until_lost(elder).await, Err(Lost::Taken("a".to_owned())));
     assert_eq!(old.remaining(), Duration::ZERO);
     assert!(!younger.leadership().remaining().is_zero());
 }
@@ -196,7 +202,7 @@ async fn who_was_replaced_ends_and_has_no_time_left() {
     let leader = held(&server, "a").await;
     let leadership = leader.leadership();
     server.edit(|lease| lease.spec.as_mut().unwrap().holder_identity = Some("b".to_owned()));
-    assert_eq!(leader.keep(|| None, CancellationToken::new()).await, Err(Lost::Taken("b".to_owned())));
+    assert_eq!(until_lost(leader).await, Err(Lost::Taken("b".to_owned())));
     assert_eq!(leadership.remaining(), Duration::ZERO);
     assert_eq!(spec(&server).holder_identity.as_deref(), Some("b"), "it is not released for somebody else");
 }
@@ -206,7 +212,7 @@ async fn a_lease_that_was_deleted_ends_leadership() {
     let server = Server::default();
     let leader = held(&server, "a").await;
     server.delete();
-    assert_eq!(leader.keep(|| None, CancellationToken::new()).await, Err(Lost::Deleted));
+    assert_eq!(until_lost(leader).await, Err(Lost::Deleted));
     assert!(server.lease().is_none());
 }
 
@@ -218,7 +224,7 @@ async fn a_leader_that_cannot_renew_ends_when_its_time_is_up() {
     let elector = Elector::new(Box::new(server.clone()), short, Metrics::new(), &Health::default());
     let leader = acquire(elector).await;
     server.set_down(true);
-    let ended = leader.keep(|| None, CancellationToken::new()).await;
+    let ended = until_lost(leader).await;
     assert_eq!(ended, Err(Lost::Expired("connection refused".to_owned())));
 }
 
