@@ -7,6 +7,7 @@
     clippy::disallowed_methods,
     clippy::too_many_lines,
     clippy::default_trait_access,
+    clippy::format_collect,
     clippy::type_complexity,
     clippy::needless_pass_by_value,
     clippy::needless_for_each,
