@@ -8,10 +8,16 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use super::is_newer;
-use crate::crd::v1alpha1::MANAGED_LABEL;
+use crate::{crd::v1alpha1::MANAGED_LABEL, digest::sha256_hex, name::ObjectKey};
 
 /// Start of the annotations by which a target says what was written.
 pub const DIGEST_PREFIX: &str = "keyferry.dev/digest-";
+
+/// Name of the annotation of an object on its target.
+#[must_use]
+pub fn annotation(object: &ObjectKey) -> String {
+    format!("{DIGEST_PREFIX}{}", &sha256_hex(&format!("ExternalSecret/{}", object.name))[..10])
+}
 
 /// A Secret by namespace and name.
 pub type TargetName = (String, String);

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cluster::target::DIGEST_PREFIX,
     digest::{DigestKey, ShortMac, sha256_hex},
     item::{Item, Wanted},
     name::ObjectKey,
 };
+
+pub use crate::cluster::target::annotation;
 
 /// Above this many bytes names and item ids become 4-byte hashes.
 const LONG: usize = 4096;
@@ -35,12 +36,6 @@ pub struct Record {
     pub data: String,
     /// MAC over all of this and whose it is.
     pub own: String,
-}
-
-/// Name of the annotation of an object on its target.
-#[must_use]
-pub fn annotation(object: &ObjectKey) -> String {
-    format!("{DIGEST_PREFIX}{}", &sha256_hex(&format!("ExternalSecret/{}", object.name))[..10])
 }
 
 /// Start of every object's field manager.

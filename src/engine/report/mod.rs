@@ -8,7 +8,10 @@ use k8s_openapi::{
 };
 
 use crate::{
-    cluster::{ClusterError, EventText, target::TargetFacts},
+    cluster::{
+        ClusterError, EventText,
+        target::{TargetFacts, annotation},
+    },
     crd::{
         condition::{self, FRESH, READY, RECONCILING, STALLED},
         v1alpha1::{CreationPolicy, EntryState, EntryStatus, ExternalSecretStatus, RefreshPolicy, TargetStatus},
@@ -16,7 +19,7 @@ use crate::{
     digest::sha256_hex,
     engine::{
         apply::Done,
-        plan::{DeleteCause, Plan, WriteKind, record::annotation},
+        plan::{DeleteCause, Plan, WriteKind},
         resolve::{Judged, Request},
     },
     fault::{Class, Fault, Reason},
