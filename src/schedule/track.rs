@@ -253,8 +253,9 @@ impl Track {
             let is_covered = slot <= at || self.pulled == Some(slot);
             let from = if is_covered { slot.max(at) } else { at };
             let next = now.mono_of(slots::at_or_after(self.hash, period, now.wall_of(from) + 1));
-            // What was looked at for a slot is not looked at for it again, whatever the two clocks make of the same moment.
-            let is_same = is_covered && next - slot < period / 8;
+            // What was looked at for a slot is not looked at for it again, whatever the two clocks make of the same moment, as long as
+            // the interval (a period and an eighth) holds: after a look that was taken early and a clock that jumped, it might not.
+            let is_same = is_covered && next - slot < period / 8 && next - at <= period / 8;
             self.slot = Some(if is_same { next + period } else { next });
         }
     }

@@ -441,6 +441,21 @@ fn seen_of(state: State) -> Seen {
     }
 }
 
+/// Found by the property below: a look that was taken early for its slot, and a clock that jumped a little more than back.
+#[test]
+fn a_look_that_was_taken_early_is_not_counted_for_a_slot_that_a_jump_has_moved_away() {
+    let history = [
+        Step::Wait(13_714_285_714),
+        Step::Turn(1, State::Missing),
+        Step::Turn(5, State::Busy(242)),
+        Step::Jump(-959 * SECOND),
+        Step::Edit { object: 0, seconds: Some(900), items: [1, 5].into() },
+        Step::Wait(61 * SECOND),
+        Step::Jump(701 * SECOND),
+    ];
+    live(3, &history).unwrap();
+}
+
 fn live(batch: usize, history: &[Step]) -> Result<(), TestCaseError> {
     let mut world = World::new(batch);
     for step in history {
