@@ -377,5 +377,9 @@ fn status_patch(resource_version: &str, status: &ExternalSecretStatus) -> serde_
             fields.entry(name).or_insert(serde_json::Value::Null);
         }
     }
+    // A merge reaches into objects: what an inner one lacks has to be taken away by name, too.
+    if let Some(target) = fields.get_mut("target").and_then(serde_json::Value::as_object_mut) {
+        target.entry("uid").or_insert(serde_json::Value::Null);
+    }
     serde_json::json!({"metadata": {"resourceVersion": resource_version}, "status": fields})
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     crd::{
         condition::{self, FRESH, READY, RECONCILING, STALLED},
-        v1alpha1::{CreationPolicy, EntryState, EntryStatus, ExternalSecretStatus, RefreshPolicy, TargetStatus},
+        v1alpha1::{CreationPolicy, DeletionPolicy, EntryState, EntryStatus, ExternalSecretStatus, RefreshPolicy, TargetStatus},
     },
     digest::sha256_hex,
     engine::{
@@ -143,6 +143,11 @@ pub fn status(judged: &Judged, outcome: &Outcome, timings: &Timings) -> External
             status.conditions = faulty(request, fault, timings);
             status.entries.clone_from(entries);
             note_target(&mut status, request, done);
+            // Deleted for its absence by a leader that died before it could say so.
+            let is_gone = request.facts.is_none() && done.target.is_none() && request.deletion == DeletionPolicy::Delete;
+            if let (true, Class::Absent, Some(target)) = (is_gone, fault.class, &mut status.target) {
+                target.uid = None;
+            }
         }
     }
     status.inputs = Some(seal(judged, left_behind(request, outcome), status.last_change_time.as_ref()));

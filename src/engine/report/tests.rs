@@ -233,6 +233,16 @@ fn a_status_that_was_lost_after_its_write_does_not_fit_the_target() {
 }
 
 #[test]
+fn a_target_that_was_deleted_for_its_absence_is_not_said_to_be_there_even_if_that_status_was_lost() {
+    let uid = |policy: &str| {
+        let scene = Scene::new(spec(&json!({"target": {"deletionPolicy": policy}}))).wrote("app");
+        after(&scene, &faulty(Fault::absent(Reason::NotFound, "x"))).target.unwrap().uid
+    };
+    assert_eq!(uid("Delete"), None);
+    assert_eq!(uid("Retain").as_deref(), Some("uid-target"), "somebody else deleted it: it comes back with its value");
+}
+
+#[test]
 fn failures_of_writing_are_told_apart() {
     let plan = || scene().found(0, "x").plan();
     let reason = |failure: ClusterError| {
