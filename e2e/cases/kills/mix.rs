@@ -135,7 +135,9 @@ impl<'a> Mix<'a> {
                 } else {
                     condition_is(object, "Ready", "True")
                 };
-                is_current(object) && ready && object.status.as_ref().is_some_and(|status| status.handled_refresh == token)
+                let uid = object.status.iter().find_map(|status| status.target.as_ref()?.uid.clone());
+                let is_told = object.status.as_ref().is_some_and(|status| status.handled_refresh == token);
+                is_current(object) && ready && is_told && uid.is_some() == (name != "lost")
             };
             cluster.external(&self.named(name), "to tell its end", is_dealt_with).await;
         }
