@@ -74,7 +74,7 @@ impl Stage {
     async fn set() -> Self {
         let settings = Settings::default().argument("--write-concurrency=1");
         // Two misses, and what else only waits: a round takes as long as its waits.
-        let timings = [("leaseRetry", "50ms"), ("misses", "400ms"), ("absent", "1s"), ("backoff", "100ms")];
+        let timings = [("leaseRetry", "50ms"), ("misses", "400ms"), ("absent", "300ms"), ("backoff", "100ms")];
         let settings = timings.iter().fold(settings, |settings, (name, value)| settings.timing(name, value));
         let world = World::prepare(settings).await;
         let (file, bao) = (world.file_store().await, world.vault().await);

@@ -70,7 +70,7 @@ impl<'a> Mix<'a> {
         self.apply("moved", bao, &format!("target: {{name: {}}}", self.named("moved-old")), &[("v", "v")]).await;
         self.apply("left", file, "target: {creationPolicy: Orphan}", &[("v", "")]).await;
         self.apply("gone", bao, "refreshPolicy: Periodic", &[("v", "v")]).await;
-        self.apply("lost", bao, "target: {deletionPolicy: Delete}", &[("v", "v")]).await;
+        self.apply("lost", bao, "refreshInterval: 1s\n  target: {deletionPolicy: Delete}", &[("v", "v")]).await;
     }
 
     async fn apply(self, name: &str, store: &str, line: &str, entries: &[(&str, &str)]) {
