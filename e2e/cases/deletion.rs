@@ -18,6 +18,7 @@ async fn deletion_never_fights(policy: PropagationPolicy) {
     world.cluster.apply(&whole_values("db", &store.name, "", &[("password", "db/password")])).await;
     world.cluster.ready("db").await;
     world.may_vanish("db");
+    world.a_while().await;
     let mark = world.audit.mark();
     world.cluster.delete::<ExternalSecret>("db", &DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() }).await;
     world.cluster.until::<ExternalSecret>("db", "to be gone", |object| object.is_none()).await;

@@ -9,7 +9,7 @@ mod sealed_file;
 mod subject;
 mod vault;
 
-use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, io::Write as _, sync::Arc, time::Duration};
 
 use crate::backends::openbao::OpenBao;
 use rows::ROWS;
@@ -90,7 +90,8 @@ async fn every_backend_keeps_the_contract() {
             cells.push((row.name, *backend, cell(&bao, row, backend).await));
         }
     }
-    println!("{}", matrix(&cells));
+    // Past the capture of a test that passes: the matrix is part of the result.
+    let _ = writeln!(std::io::stderr(), "{}", matrix(&cells));
     let broken: Vec<String> = cells
         .iter()
         .filter_map(|(row, backend, cell)| match cell {

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Output},
@@ -204,7 +205,7 @@ fn a_change_that_is_killed_anywhere_is_there_whole_or_not_at_all() {
         assert_ne!(change.before, change.after, "{args:?}");
         total += change.kill_at_each();
     }
-    println!("kill points of changes: {total}");
+    let _ = writeln!(std::io::stderr(), "kill points of changes: {total}");
     assert!(total > 100, "{total} kill points: the trace misses what the container does");
 }
 
@@ -216,7 +217,7 @@ fn a_change_whose_calls_fail_is_refused_and_leaves_the_store_whole() {
     let args = ["set", "certificate", "--from-file", value.to_str().unwrap()];
     let change = Change::of(&files, &args);
     let failed = change.fail_each("pwrite64", "ENOSPC") + change.fail_each("fdatasync", "EIO") + change.fail_each("ftruncate", "ENOSPC");
-    println!("failing calls of a change: {failed}");
+    let _ = writeln!(std::io::stderr(), "failing calls of a change: {failed}");
 }
 
 #[test]
@@ -235,7 +236,7 @@ fn an_init_that_is_killed_anywhere_leaves_nothing_half_made() {
         assert_eq!(content(&files), Content::new(), "{what}");
         assert_takes_a_write(&files, &what);
     });
-    println!("kill points of init: {}", points.len());
+    let _ = writeln!(std::io::stderr(), "kill points of init: {}", points.len());
 }
 
 #[test]
@@ -257,7 +258,7 @@ fn a_mending_that_is_killed_anywhere_is_done_by_the_next() {
         assert_eq!(content(&files), before, "{what}");
         assert_takes_a_write(&files, &what);
     });
-    println!("kill points of a mending: {}", points.len());
+    let _ = writeln!(std::io::stderr(), "kill points of a mending: {}", points.len());
 }
 
 #[test]
