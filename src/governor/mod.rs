@@ -76,6 +76,7 @@ pub struct Look {
     /// The same moment in wall time.
     pub wall: Timestamp,
     /// What was read for it.
+    #[expect(dead_code, reason = "held, not read: the table shares what somebody holds")]
     kept: Vec<Arc<Kept<Answer>>>,
 }
 
@@ -205,13 +206,5 @@ fn asked_for(item: &Item) -> Asked {
     match &item.wanted {
         Wanted::Value(value) => Asked::Value(value.clone()),
         Wanted::Find(find) => Asked::Names(find.path.clone()),
-    }
-}
-
-impl Look {
-    /// Whether the look holds what it read, so that others share it.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        !self.kept.is_empty()
     }
 }
