@@ -108,14 +108,17 @@ impl fmt::Debug for ShortMac {
 
 /// MAC of what a look found; `None` when it found no value (absent or unknown).
 ///
-/// It covers the bytes, not the version: the same bytes under a new version are no change of a target.
+/// It covers the bytes, not the version: the same bytes under a new version are no change of a target. Of a search it covers what was
+/// withheld too: whether that keeps the target depends on it.
 #[must_use]
 pub fn of_sighting(key: &DigestKey, sighting: &Sighting) -> Option<Mac> {
     match sighting {
         Sighting::Value(Reading::Found(fetched)) => Some(key.mac("value", [fetched.value.expose()])),
         Sighting::Found(Ok(found)) => {
-            let parts = found.iter().flat_map(|(name, Fetched { value, .. })| [name.as_str().as_bytes(), value.expose()]);
-            Some(key.mac("find", parts))
+            let values = found.values.iter().flat_map(|(name, Fetched { value, .. })| [name.as_str().as_bytes(), value.expose()]);
+            let mark = (!found.withheld.is_empty()).then_some(&b"withheld"[..]);
+            let withheld = found.withheld.iter().flat_map(|(name, fault)| [name.as_str().as_bytes(), fault.reason.as_str().as_bytes()]);
+            Some(key.mac("find", values.chain(mark).chain(withheld)))
         }
         Sighting::Value(Reading::Absent(_) | Reading::Unknown(_)) | Sighting::Found(Err(_)) => None,
     }
@@ -146,7 +149,13 @@ pub fn sha256_hex(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{DigestKey, ShortMac};
+    use super::{DigestKey, ShortMac, of_sighting};
+    use crate::{
+        fault::{Fault, Reason},
+        item::{Fetched, Found, Sighting},
+        name::{ProviderKind, RemoteKey},
+        secret::SecretValue,
+    };
 
     #[test]
     fn parts_cannot_be_shifted_into_each_other() {
@@ -161,6 +170,20 @@ mod tests {
         let (one, other) = (DigestKey::new(&[1; 32]), DigestKey::new(&[2; 32]));
         assert_ne!(one.mac("value", [&b"x"[..]]), other.mac("value", [&b"x"[..]]));
         assert_ne!(one.id(), other.id());
+    }
+
+    #[test]
+    fn what_a_search_withholds_changes_its_mac_and_nothing_withheld_does_not() {
+        let key = DigestKey::new(&[4; 32]);
+        let name = |text: &str| RemoteKey::parse(ProviderKind::File, text).unwrap();
+        let of = |withheld: &[(&str, Reason)]| {
+            let values = [(name("a"), Fetched { value: SecretValue::from("x".to_owned()), version: None })].into();
+            let withheld = withheld.iter().map(|(text, reason)| (name(text), Fault::absent(*reason, ""))).collect();
+            of_sighting(&key, &Sighting::Found(Ok(Found { values, withheld }))).unwrap()
+        };
+        assert_eq!(of(&[]), key.mac("find", [&b"a"[..], &b"x"[..]]));
+        let all = [of(&[]), of(&[("b", Reason::Deleted)]), of(&[("b", Reason::Destroyed)]), of(&[("c", Reason::Deleted)])];
+        assert!(all.iter().enumerate().all(|(n, mac)| all.iter().skip(n + 1).all(|other| other != mac)), "{all:?}");
     }
 
     #[test]

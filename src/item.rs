@@ -57,7 +57,22 @@ pub enum Reading {
 #[derive(Clone, Debug)]
 pub enum Sighting {
     Value(Reading),
-    /// For a search: every admitted name with its value, or the first fault that kept it from being complete. A name that vanished
-    /// between listing and reading is left out. An empty map is the caller's `NoMatch`.
-    Found(Result<BTreeMap<RemoteKey, Fetched>, Fault>),
+    /// For a search: what it found, or the first fault that kept it from being complete.
+    Found(Result<Found, Fault>),
+}
+
+/// What a search found. A name that vanished between listing and reading is in neither; without any value it is the caller's `NoMatch`.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Every admitted name that has a current value.
+    pub values: BTreeMap<RemoteKey, Fetched>,
+    /// Admitted names whose value the store has and does not give (deleted softly, disabled, destroyed, expired): class `Absent`, never
+    /// reason `NotFound`. Such a value is kept where it was delivered.
+    pub withheld: BTreeMap<RemoteKey, Fault>,
+}
+
+impl From<BTreeMap<RemoteKey, Fetched>> for Found {
+    fn from(values: BTreeMap<RemoteKey, Fetched>) -> Self {
+        Self { values, withheld: BTreeMap::new() }
+    }
 }

@@ -44,7 +44,8 @@ pub trait Backend: Send + Sync {
 /// The power to list.
 #[async_trait]
 pub trait List: Send + Sync {
-    /// All current names below `path` (all when `None`), recursively and completely, in canonical form relative to the store's root.
+    /// All names below `path` (all when `None`), recursively and completely, in canonical form relative to the store's root: of values that
+    /// are current, and of those that the system still has and does not give (deleted softly, disabled, expired), which reading then says.
     /// A page that fails, fails the list: an incomplete list would look like deletions.
     ///
     /// # Errors

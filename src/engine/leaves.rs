@@ -496,7 +496,7 @@ async fn sighting(backend: &dyn Backend, item: &Item) -> Sighting {
                     found.insert(key, fetched);
                 }
             }
-            Sighting::Found(Ok(found))
+            Sighting::Found(Ok(found.into()))
         }
     }
 }

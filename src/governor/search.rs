@@ -1,7 +1,7 @@
 //! What a search finds: the names that it takes, and their values. A list that shrinks suddenly is not believed at once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,8 +16,8 @@ use super::{
 use crate::{
     access::Search,
     cache::Kept,
-    fault::Fault,
-    item::{Fetched, FindRef, Reading},
+    fault::{Fault, Reason},
+    item::{FindRef, Found, Reading},
     name::{RemoteKey, RemoteRef},
 };
 
@@ -62,24 +62,28 @@ impl Lists {
     }
 }
 
-/// Reads every admitted name. One that vanished since the list is left out; one that cannot be read fails the search.
+/// Reads every admitted name. One that vanished since the list is left out, one that the store withholds is told; one that cannot be
+/// read fails the search.
 pub async fn read(
     lane: &Lane,
     names: BTreeSet<RemoteKey>,
     not_before: Instant,
     priority: Priority,
     kept: &mut Vec<Arc<Kept<Answer>>>,
-) -> Result<BTreeMap<RemoteKey, Fetched>, Fault> {
+) -> Result<Found, Fault> {
     let names: Vec<RemoteKey> = names.into_iter().collect();
     let asked = names.iter().map(|key| Asked::Value(RemoteRef { key: key.clone(), version: None }));
     let answers = join_all(lane.ask(asked, not_before, priority)).await;
-    let mut found = BTreeMap::new();
+    let mut found = Found::default();
     for (name, answer) in names.into_iter().zip(&answers) {
         match &answer.answer {
             Answer::Value(Reading::Found(fetched)) => {
-                found.insert(name, fetched.clone());
+                found.values.insert(name, fetched.clone());
             }
-            Answer::Value(Reading::Absent(_)) => {}
+            Answer::Value(Reading::Absent(fault)) if fault.reason == Reason::NotFound => {}
+            Answer::Value(Reading::Absent(fault)) => {
+                found.withheld.insert(name, fault.clone());
+            }
             Answer::Value(Reading::Unknown(fault)) => return Err(fault.clone()),
             Answer::Names(_) => return Err(bug("a list answered a value")),
         }

@@ -209,7 +209,7 @@ async fn a_search_reads_what_it_takes_and_believes_no_sudden_shrinking() {
     let backend = Scripted::new(20, &[]);
     let session = session(&backend, 4);
     let found = async |session: &Session| match session.look(&[search()], Instant::now(), Priority::Fresh).await.remove(0).sighting {
-        Sighting::Found(Ok(found)) => Ok(found.keys().map(ToString::to_string).collect::<Vec<_>>()),
+        Sighting::Found(Ok(found)) => Ok(found.values.keys().map(ToString::to_string).collect::<Vec<_>>()),
         other => Err(class_of(&other).map(|(_, reason)| reason)),
     };
     *backend.names.lock().unwrap() = vec!["k1", "k2", "k3", "other"];

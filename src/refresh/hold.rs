@@ -76,7 +76,7 @@ impl Holds {
 fn size(sighting: &Sighting) -> usize {
     match sighting {
         Sighting::Value(Reading::Found(fetched)) => fetched.value.len(),
-        Sighting::Found(Ok(found)) => found.values().map(|fetched| fetched.value.len()).sum(),
+        Sighting::Found(Ok(found)) => found.values.values().map(|fetched| fetched.value.len()).sum(),
         Sighting::Value(Reading::Absent(_) | Reading::Unknown(_)) | Sighting::Found(Err(_)) => 0,
     }
 }

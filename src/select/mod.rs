@@ -58,6 +58,12 @@ pub fn assemble(entries: &[(Entry<'_>, &Sighting)]) -> Result<BTreeMap<String, S
     Ok(data)
 }
 
+/// The key that a search makes of a remote name.
+#[must_use]
+pub fn key_of(name: &RemoteKey) -> String {
+    key::convert(name.as_str())
+}
+
 type Part = BTreeMap<String, SecretValue>;
 
 /// What one entry gives.
@@ -68,7 +74,7 @@ fn select(entry: &Entry<'_>, sighting: &Sighting) -> Result<Part, Fault> {
             Ok(BTreeMap::from([(own_key(entry.place)?, value)]))
         }
         (Reference::Extract(reference), Sighting::Value(reading)) => spread(found(reading)?, reference),
-        (Reference::Find(_), Sighting::Found(found)) => rename(found.as_ref().map_err(Clone::clone)?),
+        (Reference::Find(_), Sighting::Found(found)) => rename(&found.as_ref().map_err(Clone::clone)?.values),
         (Reference::Find(_), Sighting::Value(_)) | (Reference::Value(_) | Reference::Extract(_), Sighting::Found(_)) => {
             Err(Fault::new(Class::Bug, Reason::InvalidData, "another kind of answer was given than was asked for"))
         }

@@ -24,7 +24,8 @@ fn value(bytes: &[u8]) -> Sighting {
 fn names(found: &[(&str, &str)]) -> Sighting {
     let fetched = |text: &str| Fetched { value: SecretValue::from(text.to_owned()), version: None };
     let key = |name: &str| RemoteKey::parse(ProviderKind::File, name).unwrap();
-    Sighting::Found(Ok(found.iter().map(|(name, text)| (key(name), fetched(text))).collect()))
+    let values: std::collections::BTreeMap<_, _> = found.iter().map(|(name, text)| (key(name), fetched(text))).collect();
+    Sighting::Found(Ok(values.into()))
 }
 
 /// Assembles a spec (without its store) over sightings in the order of its entries, as lossy text.

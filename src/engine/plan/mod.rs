@@ -24,6 +24,7 @@ use crate::{
     },
     fault::{Class, Fault, Reason},
     item::{Item, Reading, Sighting},
+    name::RemoteKey,
     secret::SecretValue,
     select,
 };
@@ -122,10 +123,11 @@ pub fn plan(judged: &Judged, snapshot: &Snapshot, key: &DigestKey, repairs: &Rep
     if let Some(fault) = &request.fault {
         return Plan { steps: vec![], entries: vec![], judgement: Err(fault.clone()), macs };
     }
-    let (faults, values) = if faults.iter().all(Option::is_none) { selected(judged, snapshot) } else { (faults, BTreeMap::new()) };
+    let (mut faults, values) = if faults.iter().all(Option::is_none) { selected(judged, snapshot) } else { (faults, BTreeMap::new()) };
+    let holding = standing::holding(request.facts.as_deref(), key, &request.key, &request.target);
+    keep_withheld(&mut faults, &values, request, snapshot, &holding);
     let mut entries = entries(judged, snapshot, &faults);
     if let Some(fault) = primary(request, &faults) {
-        let holding = standing::holding(request.facts.as_deref(), key, &request.key, &request.target);
         return match deletion(judged, snapshot, &holding) {
             Deletion::Due(step) => Plan { steps: vec![step], entries, judgement: Err(fault), macs },
             Deletion::Braked => {
@@ -189,6 +191,28 @@ fn selected(judged: &Judged, snapshot: &Snapshot) -> (Vec<Option<Fault>>, BTreeM
                 }
             }
             (faults, BTreeMap::new())
+        }
+    }
+}
+
+/// What a search takes and its store withholds is kept like a single value that is deleted softly: while the target holds the key of such
+/// a name, and nothing else gives that key, the entry has the fault.
+fn keep_withheld(
+    faults: &mut [Option<Fault>],
+    values: &BTreeMap<String, SecretValue>,
+    request: &Request,
+    snapshot: &Snapshot,
+    holding: &Holding,
+) {
+    for (slot, seen) in faults.iter_mut().zip(snapshot) {
+        let Some(Sighting::Found(Ok(found))) = seen.as_ref().map(|seen| &seen.sighting) else { continue };
+        let is_kept = |name: &&RemoteKey| {
+            let key = select::key_of(name);
+            !values.contains_key(&key) && standing::holds(holding, request.facts.as_deref(), &request.key, &key)
+        };
+        let kept = found.withheld.keys().find(is_kept).and_then(|name| found.withheld.get(name));
+        if let (Some(fault), true) = (kept, slot.as_ref().is_none_or(|fault| fault.reason == Reason::NoMatch)) {
+            *slot = Some(fault.clone());
         }
     }
 }

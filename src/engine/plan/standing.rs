@@ -48,6 +48,16 @@ pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey,
     Holding::Foreign(owner(facts))
 }
 
+/// Whether a target of ours holds that key: by its record, or, where that is lost, by what our field manager applied.
+#[must_use]
+pub fn holds(holding: &Holding, facts: Option<&TargetFacts>, object: &ObjectKey, key: &str) -> bool {
+    match holding {
+        Holding::Ours(record) => record.has_key(key),
+        Holding::OursUnproven => facts.and_then(|facts| facts.applied_by(&field_manager(object))).is_some_and(|keys| keys.contains(key)),
+        Holding::Free | Holding::Going | Holding::Rival(_) | Holding::Foreign(_) => false,
+    }
+}
+
 /// The other object by name: the owner of its target, else whose field manager applied it.
 fn rival(facts: &TargetFacts) -> Option<String> {
     let owner = facts.owners.iter().find(|(kind, _, _)| kind == "ExternalSecret").map(|(_, name, _)| name.clone());

@@ -7,8 +7,9 @@ use crate::{
     digest::DigestKey,
     engine::scene::{Scene, foreign, noon},
     fault::{Fault, Reason},
-    item::{Reading, Sighting},
+    item::{Fetched, Found, Reading, Sighting},
     name::{ProviderKind, RemoteKey},
+    secret::SecretValue,
 };
 
 fn spec() -> Value {
@@ -363,4 +364,84 @@ fn nothing_of_a_value_stands_in_a_plan() {
     let plan = fresh().found(0, "hunter2").plan();
     let shown = format!("{plan} {plan:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVyMg"), "{shown}");
+}
+
+fn searching(policy: &str) -> Scene {
+    Scene::new(json!({"secretStoreRef": {"name": "main"}, "target": {"deletionPolicy": policy}, "dataFrom": [
+        {"find": {"name": {"regexp": "^db/"}}},
+    ]}))
+}
+
+/// What a search shows: values under some names, and names of which the store gives no value.
+fn seen_by_search(values: &[&str], withheld: &[(&str, Reason)]) -> Sighting {
+    let key = |name: &str| RemoteKey::parse(ProviderKind::File, name).unwrap();
+    let fetched = |name: &str| Fetched { value: SecretValue::from(format!("value of {name}")), version: None };
+    Sighting::Found(Ok(Found {
+        values: values.iter().map(|name| (key(name), fetched(name))).collect(),
+        withheld: withheld.iter().map(|(name, reason)| (key(name), Fault::absent(*reason, format!("{name} is withheld")))).collect(),
+    }))
+}
+
+#[test]
+fn a_key_whose_value_the_store_withholds_keeps_the_whole_target() {
+    for policy in ["Retain", "Delete"] {
+        let scene = searching(policy).sees(0, seen_by_search(&["db/user", "db/password"], &[])).apply().wrote("app");
+        golden(
+            &scene.sees(0, seen_by_search(&["db/user", "db/new"], &[("db/password", Reason::Deleted)])),
+            "judgement: Deleted: dataFrom[0]: db/password is withheld
+             entry dataFrom[0] of SecretStore/main: Absent Deleted
+             steps: none",
+        );
+    }
+}
+
+#[test]
+fn a_search_of_which_everything_is_withheld_says_why_and_not_that_nothing_matches() {
+    let scene = searching("Delete").sees(0, seen_by_search(&["db/user"], &[])).apply().wrote("app");
+    golden(
+        &scene.sees(0, seen_by_search(&[], &[("db/user", Reason::Disabled)])),
+        "judgement: Disabled: dataFrom[0]: db/user is withheld
+         entry dataFrom[0] of SecretStore/main: Absent Disabled
+         steps: none",
+    );
+}
+
+#[test]
+fn a_withheld_name_that_was_never_delivered_holds_nothing_up() {
+    let scene = searching("Retain").sees(0, seen_by_search(&["db/user"], &[])).apply().wrote("app");
+    golden(
+        &scene.sees(0, seen_by_search(&["db/user", "db/new"], &[("db/old", Reason::Deleted)])),
+        "judgement: Synced
+         entry dataFrom[0] of SecretStore/main: Current Synced
+         step: Update Secret app, only uid uid-target, owned, keys [db_new, db_user]",
+    );
+}
+
+#[test]
+fn a_name_that_is_gone_for_good_takes_its_key_along() {
+    let scene = searching("Retain").sees(0, seen_by_search(&["db/user", "db/password"], &[])).apply().wrote("app");
+    golden(
+        &scene.sees(0, seen_by_search(&["db/user"], &[])),
+        "judgement: Synced
+         entry dataFrom[0] of SecretStore/main: Current Synced
+         step: Update Secret app, only uid uid-target, owned, keys [db_user]",
+    );
+}
+
+#[test]
+fn a_key_that_another_entry_gives_is_not_missed() {
+    let spec = json!({"secretStoreRef": {"name": "main"}, "dataFrom": [{"find": {"name": {"regexp": "^db/"}}}],
+        "data": [{"secretKey": "db_password", "remoteRef": {"key": "other"}}]});
+    let scene = Scene::new(spec).found(0, "s3cret").sees(1, seen_by_search(&["db/user", "db/password"], &[])).apply().wrote("app");
+    let plan = scene.sees(1, seen_by_search(&["db/user"], &[("db/password", Reason::Deleted)])).plan();
+    assert_eq!(plan.judgement, Ok(()));
+}
+
+#[test]
+fn a_withheld_value_is_kept_without_a_readable_record_too() {
+    let scene = searching("Retain").sees(0, seen_by_search(&["db/user", "db/password"], &[])).apply().wrote("app");
+    let scene = scene.meddle("app", |facts| facts.records.clear());
+    let plan = scene.sees(0, seen_by_search(&["db/user"], &[("db/password", Reason::Destroyed)])).plan();
+    assert_eq!(plan.judgement.unwrap_err().reason, Reason::Destroyed);
+    assert!(plan.steps.is_empty());
 }
