@@ -26,7 +26,7 @@ use crate::{
     },
     fault::{Class, Fault, Reason, Retry, retry},
     governor::Priority,
-    item::{Item, Reading, Sighting},
+    item::{Item, Reading, Sighting, Wanted},
     metrics::Stage,
     name::ObjectKey,
     refresh::{Absence, RegisteredItem, Registration},
@@ -76,6 +76,7 @@ impl<'a> Reconcile<'a> {
         }
         let judged = metrics.timed(Stage::Access, async { resolve::judge(request, &self.context.world.protected) }).await;
         let connected = self.context.sessions.connect(&judged).await;
+        self.note_names(&judged, &connected);
         let standing = self.standing(&judged, &connected);
         match due(standing) {
             Due::Nothing => self.rest(&judged, &connected),
@@ -148,6 +149,20 @@ impl<'a> Reconcile<'a> {
         });
         self.context.refresh.settled(self.key, self.began);
         self.wait_for_expiry(&judged.request, &judged.request.status)
+    }
+
+    /// What the target says of its searches, so that a list which shrank while nobody looked is not believed at once.
+    fn note_names(&self, judged: &Judged, connected: &Connected) {
+        let entries = judged.request.entries();
+        let granted = entries.iter().zip(&judged.verdicts).filter_map(|(entry, verdict)| Some((entry, verdict.as_ref().ok()?)));
+        let mut searches = granted.filter(|(_, granted)| matches!(granted.get().wanted, Wanted::Find(_))).peekable();
+        let Some(record) = searches.peek().and_then(|_| self.record(&judged.request)) else { return };
+        for (entry, search) in searches {
+            let session = connected.get(&judged.request.store_of(entry)).and_then(|session| session.as_ref().ok());
+            if let (Some(session), Some(count)) = (session, record.names_of(search.get())) {
+                session.note_names(search, count);
+            }
+        }
     }
 
     fn record(&self, request: &Request) -> Option<Record> {

@@ -101,7 +101,7 @@ impl Governor {
     }
 
     /// Opens the session, or hands out the one that is open. The session of an older generation or credential of the same store is
-    /// dropped when the new one opens.
+    /// dropped when the new one opens, which goes on with what its searches found.
     ///
     /// # Errors
     /// What `open` says.
@@ -162,6 +162,14 @@ impl Session {
         self.lane.changes()
     }
 
+    /// A target says of itself how many names this search had: a first list in this process that shows less than half of them is not
+    /// believed at once either.
+    pub fn note_names(&self, search: &Granted<Item>, count: usize) {
+        if let Wanted::Find(find) = &search.get().wanted {
+            self.lists.note(find, count);
+        }
+    }
+
     /// Exactly one look per item, in the same order.
     ///
     /// A look that started at or after `not_before` is shared with whoever else wants the item; an older one never is.
@@ -196,7 +204,7 @@ impl Session {
 
     fn replace_by(&mut self, other: &Self) {
         if self.id != other.id {
-            *self = other.clone();
+            *self = Self { lists: self.lists.clone(), ..other.clone() };
         }
     }
 }

@@ -21,21 +21,47 @@ use crate::{
     name::{RemoteKey, RemoteRef},
 };
 
-/// What each search of a store found last. A restart forgets it, and begins with what the first list shows.
+/// What each search of a store found last. A new session goes on with it; after a restart it begins with what targets say of themselves.
 pub struct Lists {
     shrink: Duration,
     known: Mutex<HashMap<FindRef, Known>>,
 }
 
 struct Known {
-    names: BTreeSet<RemoteKey>,
+    names: Names,
     /// Since when lists show less than half of it.
     short_since: Option<Instant>,
+}
+
+/// What is remembered of a list.
+enum Names {
+    Seen(BTreeSet<RemoteKey>),
+    /// How many they were, as the last leader wrote it down.
+    Noted(usize),
+}
+
+impl Names {
+    /// Whether a list lacks more than half of it.
+    fn is_halved_by(&self, list: &BTreeSet<RemoteKey>) -> bool {
+        match self {
+            Self::Seen(names) => names.difference(list).count() * 2 > names.len(),
+            Self::Noted(count) => list.len() * 2 < *count,
+        }
+    }
 }
 
 impl Lists {
     pub fn new(shrink: Duration) -> Self {
         Self { shrink, known: Mutex::default() }
+    }
+
+    /// A target says that the search had so many names. Nothing new, once a list was seen here.
+    pub fn note(&self, find: &FindRef, count: usize) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = known.entry(find.clone()).or_insert(Known { names: Names::Noted(count), short_since: None });
+        if let Names::Noted(before) = &mut noted.names {
+            *before = count.max(*before);
+        }
     }
 
     /// The names that the search takes. A list that lost more than half of them counts as unknown, until a list that began at least
@@ -44,21 +70,17 @@ impl Lists {
         let search = Search::new(find)?;
         let admitted: BTreeSet<RemoteKey> = names.iter().filter(|name| search.takes(name)).cloned().collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(before) = known.get_mut(find) else {
-            known.insert(find.clone(), Known { names: admitted.clone(), short_since: None });
-            return Ok(admitted);
-        };
-        let lost = before.names.difference(&admitted).count();
-        if lost * 2 <= before.names.len() {
-            *before = Known { names: admitted.clone(), short_since: None };
-            return Ok(admitted);
+        let before = known.entry(find.clone()).or_insert_with(|| Known { names: Names::Seen(BTreeSet::new()), short_since: None });
+        if before.names.is_halved_by(&admitted) {
+            let since = *before.short_since.get_or_insert(at);
+            if at.saturating_duration_since(since) < self.shrink {
+                return Err(Fault::unavailable(
+                    "the list of names lost more than half of them at once: it is looked at again before it is believed",
+                ));
+            }
         }
-        let since = *before.short_since.get_or_insert(at);
-        if at.saturating_duration_since(since) >= self.shrink {
-            *before = Known { names: admitted.clone(), short_since: None };
-            return Ok(admitted);
-        }
-        Err(Fault::unavailable("the list of names lost more than half of them at once: it is looked at again before it is believed"))
+        *before = Known { names: Names::Seen(admitted.clone()), short_since: None };
+        Ok(admitted)
     }
 }
 

@@ -66,7 +66,11 @@ impl Backend for Scripted {
         self.calls.lock().unwrap().push(refs.iter().map(|one| one.key.to_string()).collect());
         let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Answer);
         self.gate.acquire().await.unwrap().forget();
-        let read = |one: &RemoteRef| Reading::Found(Fetched { value: SecretValue::from(one.key.to_string()), version: None });
+        let read = |one: &RemoteRef| match one.key.as_str() {
+            "k-gone" => Reading::Absent(Fault::absent(Reason::NotFound, "vanished")),
+            "k-deleted" => Reading::Absent(Fault::absent(Reason::Deleted, "can be had back")),
+            name => Reading::Found(Fetched { value: SecretValue::from(name.to_owned()), version: None }),
+        };
         match act {
             Act::Answer => refs.iter().map(read).collect(),
             Act::Hang => std::future::pending().await,
@@ -220,6 +224,41 @@ async fn a_search_reads_what_it_takes_and_believes_no_sudden_shrinking() {
     assert_eq!(found(&session).await, Err(Some(Reason::ProviderUnavailable)), "too early to be believed");
     tokio::time::advance(Duration::from_millis(1001)).await;
     assert_eq!(found(&session).await, Ok(vec!["k1".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sudden_shrinking_is_not_believed_after_a_restart_or_with_a_new_credential_either() {
+    let backend = Scripted::new(20, &[]);
+    let governor = Governor::new(limits(4), Arc::new(|| Timestamp::UNIX_EPOCH));
+    let open = |id: SessionId| governor.session(id, || Ok(backend.clone())).unwrap();
+    let found = async |session: &Session| match session.look(&[search()], Instant::now(), Priority::Fresh).await.remove(0).sighting {
+        Sighting::Found(found) => found.map(|found| found.values.len()).map_err(|fault| fault.reason),
+        Sighting::Value(_) => unreachable!("a search was asked"),
+    };
+    let restarted = open(id());
+    restarted.note_names(&search(), 5);
+    restarted.note_names(&search(), 3);
+    *backend.names.lock().unwrap() = vec!["k1", "k2"];
+    assert_eq!(found(&restarted).await, Err(Reason::ProviderUnavailable), "the target had five");
+    let rotated = open(SessionId { credential: "2".to_owned(), ..id() });
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert_eq!(found(&rotated).await, Err(Reason::ProviderUnavailable), "the doubt outlives the session");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(found(&rotated).await, Ok(2));
+    rotated.note_names(&search(), 5);
+    assert_eq!(found(&rotated).await, Ok(2), "what was seen here is newer than what a target says");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_tells_what_is_withheld_and_leaves_out_what_vanished() {
+    let backend = Scripted::new(20, &[]);
+    *backend.names.lock().unwrap() = vec!["k1", "k-gone", "k-deleted"];
+    let session = session(&backend, 4);
+    let look = session.look(&[search()], Instant::now(), Priority::Fresh).await.remove(0);
+    let Sighting::Found(Ok(found)) = look.sighting else { unreachable!("{look:?}") };
+    assert_eq!(found.values.keys().map(RemoteKey::as_str).collect::<Vec<_>>(), ["k1"]);
+    let withheld: Vec<_> = found.withheld.iter().map(|(name, fault)| (name.as_str(), fault.reason)).collect();
+    assert_eq!(withheld, [("k-deleted", Reason::Deleted)]);
 }
 
 #[tokio::test(start_paused = true)]

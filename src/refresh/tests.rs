@@ -436,7 +436,7 @@ async fn a_search_wakes_when_a_name_comes_or_goes() {
     let wake = rig.woken().await;
     assert_eq!(wake.cause, Cause::Changed);
     let looks = rig.reconcile("x", Some(HOUR), &session, &[wanted], wake.not_before).await;
-    assert!(matches!(&looks[0].sighting, Sighting::Found(Ok(found)) if found.len() == 5));
+    assert!(matches!(&looks[0].sighting, Sighting::Found(Ok(found)) if found.values.len() == 5));
     backend.remove("app/0");
     assert_eq!(rig.woken().await.cause, Cause::Changed);
 }

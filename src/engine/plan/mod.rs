@@ -17,7 +17,7 @@ use crate::{
     digest::{self, DigestKey, ShortMac},
     engine::{
         plan::{
-            record::{Content, Record},
+            record::{Content, Record, Worth},
             standing::{Drift, Holding},
         },
         resolve::{Judged, Request},
@@ -139,7 +139,7 @@ pub fn plan(judged: &Judged, snapshot: &Snapshot, key: &DigestKey, repairs: &Rep
             Deletion::NotDue => Plan { steps: vec![], entries, judgement: Err(fault), macs },
         };
     }
-    let judged_steps = if request.creation == CreationPolicy::None { Ok(vec![]) } else { steps(judged, &values, &macs, key, repairs) };
+    let judged_steps = if request.creation == CreationPolicy::None { Ok(vec![]) } else { steps(judged, snapshot, &values, &macs, key, repairs) };
     match judged_steps {
         Ok(steps) => Plan { steps, entries, judgement: Ok(()), macs },
         Err(fault) => Plan { steps: vec![], entries, judgement: Err(fault), macs },
@@ -346,6 +346,7 @@ fn mass_absence(request: &Request) -> Fault {
 
 fn steps(
     judged: &Judged,
+    snapshot: &Snapshot,
     values: &BTreeMap<String, SecretValue>,
     macs: &[(Item, Option<ShortMac>)],
     key: &DigestKey,
@@ -354,17 +355,35 @@ fn steps(
     let request = &judged.request;
     let holding = standing::holding(request.facts.as_deref(), key, &request.key, &request.target);
     standing::may_write(&holding, &request.target, request.rival.as_deref())?;
-    let record = new_record(judged, values, macs, key);
+    let record = new_record(judged, snapshot, values, macs, key);
     let write = write(request, values, &record, &holding, repairs)?;
     Ok(write.into_iter().chain(removal_of_former(request, key)).collect())
 }
 
-fn new_record(judged: &Judged, values: &BTreeMap<String, SecretValue>, macs: &[(Item, Option<ShortMac>)], key: &DigestKey) -> Record {
+fn new_record(
+    judged: &Judged,
+    snapshot: &Snapshot,
+    values: &BTreeMap<String, SecretValue>,
+    macs: &[(Item, Option<ShortMac>)],
+    key: &DigestKey,
+) -> Record {
     let request = &judged.request;
-    let found: Vec<(Item, ShortMac)> = macs.iter().filter_map(|(item, mac)| mac.map(|mac| (item.clone(), mac))).collect();
+    let names = names(judged, snapshot);
+    let worth = |(item, mac): &(Item, Option<ShortMac>)| mac.map(|mac| Worth { item: item.clone(), mac, names: names.get(item).copied() });
+    let found: Vec<Worth> = macs.iter().filter_map(worth).collect();
     let data = digest::of_target(key, "Opaque", MANAGED_LABEL, values).to_hex();
     let content = Content { keys: values.keys().map(String::as_str).collect(), stores: &judged.stores, items: &found, data };
     Record::new(key, &request.key, &request.target, &content)
+}
+
+/// How many names each search had.
+fn names<'a>(judged: &'a Judged, snapshot: &Snapshot) -> BTreeMap<&'a Item, usize> {
+    let seen = judged.verdicts.iter().zip(snapshot).filter_map(|(verdict, seen)| Some((verdict.as_ref().ok()?.get(), seen.as_ref()?)));
+    seen.filter_map(|(item, seen)| match &seen.sighting {
+        Sighting::Found(Ok(found)) => Some((item, found.values.len() + found.withheld.len())),
+        Sighting::Found(Err(_)) | Sighting::Value(_) => None,
+    })
+    .collect()
 }
 
 fn write(

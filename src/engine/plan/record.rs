@@ -29,7 +29,7 @@ pub struct Record {
     /// Hash of store UIDs and generations under which the values were found.
     #[serde(rename = "s")]
     pub stores: String,
-    /// One short MAC per item.
+    /// One short MAC per item; of a search, followed by a dot and how many names it had.
     #[serde(rename = "i")]
     pub items: BTreeMap<String, String>,
     /// MAC over data, labels and type that we own.
@@ -51,11 +51,29 @@ pub fn field_manager(object: &ObjectKey) -> String {
     }
 }
 
+/// What was found of an item.
+#[derive(Clone, Debug)]
+pub struct Worth {
+    pub item: Item,
+    pub mac: ShortMac,
+    /// How many names a search had.
+    pub names: Option<usize>,
+}
+
+impl Worth {
+    fn text(&self) -> String {
+        match self.names {
+            Some(names) => format!("{}.{names}", self.mac.to_hex()),
+            None => self.mac.to_hex(),
+        }
+    }
+}
+
 /// Everything a record is made of.
 pub struct Content<'a> {
     pub keys: BTreeSet<&'a str>,
     pub stores: &'a str,
-    pub items: &'a [(Item, ShortMac)],
+    pub items: &'a [Worth],
     pub data: String,
 }
 
@@ -73,7 +91,7 @@ impl Record {
             keys,
             key_id: key.id().to_owned(),
             stores: content.stores.to_owned(),
-            items: content.items.iter().map(|(item, mac)| (item_id(item)[..digits].to_owned(), mac.to_hex())).collect(),
+            items: content.items.iter().map(|worth| (item_id(&worth.item)[..digits].to_owned(), worth.text())).collect(),
             data: content.data.clone(),
             own: String::new(),
         };
@@ -122,8 +140,19 @@ impl Record {
     /// The MAC of an item, if it was found when this was written.
     #[must_use]
     pub fn item(&self, item: &Item) -> Option<ShortMac> {
+        let text = self.text_of(item)?;
+        ShortMac::from_hex(text.split_once('.').map_or(text, |(mac, _)| mac))
+    }
+
+    /// How many names a search had when this was written.
+    #[must_use]
+    pub fn names_of(&self, item: &Item) -> Option<usize> {
+        self.text_of(item)?.split_once('.')?.1.parse().ok()
+    }
+
+    fn text_of(&self, item: &Item) -> Option<&str> {
         let id = item_id(item);
-        self.items.get(&id[..16]).or_else(|| self.items.get(&id[..8])).and_then(|text| ShortMac::from_hex(text))
+        self.items.get(&id[..16]).or_else(|| self.items.get(&id[..8])).map(String::as_str)
     }
 
     fn ownership(&self, key: &DigestKey, object: &ObjectKey, target: &str) -> String {
@@ -151,7 +180,7 @@ fn item_id(item: &Item) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Content, Record, annotation, field_manager};
+    use super::{Content, Record, Worth, annotation, field_manager};
     use crate::{
         digest::DigestKey,
         item::{Item, Wanted},
@@ -164,7 +193,8 @@ mod tests {
     }
 
     fn record(key: &DigestKey, names: &[String]) -> Record {
-        let items: Vec<_> = names.iter().map(|name| (item(name), key.mac("value", [name.as_bytes()]).short())).collect();
+        let worth = |name: &String| Worth { item: item(name), mac: key.mac("value", [name.as_bytes()]).short(), names: None };
+        let items: Vec<_> = names.iter().map(worth).collect();
         let content = Content { keys: names.iter().map(String::as_str).collect(), stores: "s", items: &items, data: "d".to_owned() };
         Record::new(key, &ObjectKey::new("ns", "app"), "app", &content)
     }
@@ -200,6 +230,19 @@ mod tests {
             assert_eq!(record.missing_from(&held).len(), 1);
             assert!(record.missing_from(&names.iter().cloned().collect()).is_empty());
         }
+    }
+
+    #[test]
+    fn a_search_is_found_again_with_the_number_of_its_names() {
+        let (key, app) = (DigestKey::new(&[1; 32]), ObjectKey::new("ns", "app"));
+        let mac = key.mac("find", [&b"x"[..]]).short();
+        let items = [Worth { item: item("a"), mac, names: Some(12) }, Worth { item: item("b"), mac, names: None }];
+        let content = Content { keys: BTreeSet::new(), stores: "s", items: &items, data: "d".to_owned() };
+        let record = Record::parse(&Record::new(&key, &app, "app", &content).to_text()).unwrap();
+        assert!(record.is_valid(&key, &app, "app"));
+        assert_eq!((record.item(&item("a")), record.names_of(&item("a"))), (Some(mac), Some(12)));
+        assert_eq!((record.item(&item("b")), record.names_of(&item("b"))), (Some(mac), None));
+        assert_eq!(record.names_of(&item("c")), None);
     }
 
     #[test]
