@@ -5,7 +5,7 @@ use crate::{
     name::{ProviderKind, RemoteKey, RemoteRef},
     secret::SecretValue,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One remote thing of one store: equal items of several objects are looked at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,12 +26,49 @@ pub enum Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FindRef {
     pub provider: ProviderKind,
-    /// Canonical path below which to list.
-    pub path: Option<RemoteKey>,
+    /// What to list.
+    pub listing: Listing,
     /// Regular expression on the full canonical name; already known to compile.
     pub regexp: Option<String>,
     /// The store's `allowedKeys` with `{namespace}` expanded; `None` admits every name.
     pub allowed: Option<Vec<String>>,
+}
+
+/// What a listing of names is asked for; equal listings of one store are made once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Listing {
+    /// Canonical path below which to list; everything without it.
+    pub path: Option<RemoteKey>,
+    /// What the system itself says about each value (tags, labels, custom metadata): all of these, or the value is not listed.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What a system says has changed since it said so last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Something: nobody knows what, or hints were lost.
+    All,
+    /// These: what they hold, whether they are there, or what searches go by.
+    Keys(BTreeSet<RemoteKey>),
+}
+
+impl Hint {
+    /// Whether what is looked at may have changed. A search is concerned by every key below its path.
+    #[must_use]
+    pub fn concerns(&self, wanted: &Wanted) -> bool {
+        match (self, wanted) {
+            (Self::All, _) => true,
+            (Self::Keys(keys), Wanted::Value(value)) => keys.contains(&value.key),
+            (Self::Keys(keys), Wanted::Find(find)) => {
+                keys.iter().any(|key| find.listing.path.as_ref().is_none_or(|path| is_below(path, key)))
+            }
+        }
+    }
+}
+
+fn is_below(path: &RemoteKey, key: &RemoteKey) -> bool {
+    let path = path.as_str().trim_end_matches('/');
+    key.as_str().strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// A value and what the backend says about it.
@@ -74,5 +111,43 @@ pub struct Found {
 impl From<BTreeMap<RemoteKey, Fetched>> for Found {
     fn from(values: BTreeMap<RemoteKey, Fetched>) -> Self {
         Self { values, withheld: BTreeMap::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FindRef, Hint, Listing, Wanted};
+    use crate::name::{ProviderKind, RemoteKey, RemoteRef};
+
+    fn key(text: &str) -> RemoteKey {
+        RemoteKey::parse(ProviderKind::File, text).unwrap()
+    }
+
+    #[test]
+    fn a_hint_concerns_its_keys_in_every_version_and_the_searches_around_them() {
+        let hint = Hint::Keys([key("app/db")].into());
+        let value = |text: &str, version: Option<&str>| Wanted::Value(RemoteRef { key: key(text), version: version.map(str::to_owned) });
+        let find = |path: Option<&str>| {
+            Wanted::Find(FindRef {
+                provider: ProviderKind::File,
+                listing: Listing { path: path.map(key), ..Listing::default() },
+                regexp: None,
+                allowed: None,
+            })
+        };
+        let cases = [
+            (value("app/db", None), true),
+            (value("app/db", Some("1")), true),
+            (value("app/other", None), false),
+            (value("app", None), false),
+            (find(None), true),
+            (find(Some("app")), true),
+            (find(Some("ap")), false),
+            (find(Some("app/db")), false),
+        ];
+        for (wanted, expected) in cases {
+            assert_eq!(hint.concerns(&wanted), expected, "{wanted:?}");
+            assert!(Hint::All.concerns(&wanted));
+        }
     }
 }

@@ -35,7 +35,7 @@ use crate::{
         ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec, StoreRef, StoreRefKind,
     },
     fault::{Fault, Reason, quote},
-    item::{FindRef, Item, Wanted},
+    item::{FindRef, Item, Listing, Wanted},
     name::{KeyError, ObjectKey, ProviderKind, RemoteKey, RemoteRef, StoreName},
 };
 
@@ -239,8 +239,9 @@ fn find_wanted(asker: &Asker<'_>, store: &SeenStore<'_>, find: &Find) -> Result<
         Some(path) if provider != ProviderKind::Fake && path.trim_matches('/').is_empty() => None,
         Some(path) => Some(RemoteKey::parse(provider, path).map_err(|error| bad_key(path, error))?),
     };
+    let listing = Listing { path, tags: find.tags.clone().unwrap_or_default() };
     let wanted =
-        FindRef { provider, path, regexp: find.name.as_ref().map(|name| name.regexp.clone()), allowed: allowed(asker, store, provider) };
+        FindRef { provider, listing, regexp: find.name.as_ref().map(|name| name.regexp.clone()), allowed: allowed(asker, store, provider) };
     Search::new(&wanted)?;
     Ok(wanted)
 }

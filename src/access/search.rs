@@ -28,7 +28,7 @@ impl<'a> Search<'a> {
     pub fn new(find: &'a FindRef) -> Result<Self, Fault> {
         let regex = find.regexp.as_deref().map(compile).transpose()?;
         let allowed = find.allowed.as_ref().map(|patterns| patterns.iter().map(|pattern| Pattern::new(pattern)).collect());
-        Ok(Self { path: find.path.as_ref(), regex, allowed })
+        Ok(Self { path: find.listing.path.as_ref(), regex, allowed })
     }
 
     /// Whether the search takes this name.

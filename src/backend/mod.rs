@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use crate::{
     crd::v1alpha1::Provider,
     fault::{Fault, Reason},
-    item::Reading,
+    item::{Hint, Reading},
     name::{RemoteKey, RemoteRef, StoreName},
     secret::SecretValue,
 };
@@ -35,8 +35,8 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Hints that something changed, if the system gives any. Hints only: polling stays the truth.
-    fn changes(&self) -> Option<BoxStream<'static, ()>> {
+    /// Hints of what changed, if the system gives any. Hints only: polling stays the truth.
+    fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         None
     }
 }
@@ -51,6 +51,18 @@ pub trait List: Send + Sync {
     /// # Errors
     /// The fault that kept the list from being complete.
     async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault>;
+
+    /// The same, without what lacks one of these tags: what the system itself keeps beside each value (labels, custom metadata).
+    ///
+    /// # Errors
+    /// As [`List::list`]; `InvalidSpec` where tags are asked for and the system keeps none, which is what this does by itself.
+    async fn list_tagged(&self, path: Option<&str>, tags: &BTreeMap<String, String>) -> Result<Vec<RemoteKey>, Fault> {
+        if tags.is_empty() {
+            return self.list(path).await;
+        }
+        let detail = "find.tags: the store's provider keeps no tags beside its values: remove them, or search by name";
+        Err(Fault::invalid(Reason::InvalidSpec, detail))
+    }
 }
 
 /// What the admin set for backends on this machine; never from a spec.

@@ -39,7 +39,7 @@ use crate::{
     digest::{DigestKey, ShortMac},
     fault::{Fault, Reason},
     item::{Item, Reading, Sighting, Wanted},
-    name::{RemoteRef, StoreName},
+    name::{RemoteKey, RemoteRef, StoreName},
     schedule::{
         Enrolment, Ledger, Moment, Timings,
         due::{Standing, TargetState, due},
@@ -251,6 +251,8 @@ fn of_entries(specs: &Specs) -> Vec<Row> {
     add("dataFrom[].extract.version", extract.clone(), json!("1"), Value::Null);
     add("dataFrom[].find", find.clone(), json!({"path": "x"}), Value::Null);
     add("dataFrom[].find.path", find.clone(), json!("x"), json!("elsewhere"));
+    let tagged = json!({"find": {"path": "x", "tags": {"team": ""}}});
+    add("dataFrom[].find.tags{}", tagged, json!("shop"), json!("web"));
     add("dataFrom[].find.name", find.clone(), json!({"regexp": "y"}), Value::Null);
     add("dataFrom[].find.name.regexp", find.clone(), json!("y"), json!("z"));
     for (list, entry) in [("data[]", data), ("dataFrom[]", extract)] {
@@ -488,7 +490,11 @@ async fn sighting(backend: &dyn Backend, item: &Item) -> Sighting {
         Wanted::Value(wanted) => Sighting::Value(backend.fetch(std::slice::from_ref(wanted)).await.remove(0)),
         Wanted::Find(find) => {
             let search = Search::new(find).expect("it was granted");
-            let names = backend.lister().expect("a store that lists").list(None).await.expect("a list");
+            let path = find.listing.path.as_ref().map(RemoteKey::as_str);
+            let names = match backend.lister().expect("a store that lists").list_tagged(path, &find.listing.tags).await {
+                Ok(names) => names,
+                Err(fault) => return Sighting::Found(Err(fault)),
+            };
             let mut found = BTreeMap::new();
             for key in names.into_iter().filter(|name| search.takes(name)) {
                 let wanted = RemoteRef { key: key.clone(), version: None };

@@ -1,6 +1,6 @@
 //! Counts what a backend was called for, what came of it, and how long it took.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use crate::{
     backend::{Backend, List},
     fault::Fault,
-    item::Reading,
+    item::{Hint, Reading},
     metrics::{Metrics, Operation},
     name::{ProviderKind, RemoteKey, RemoteRef},
 };
@@ -66,7 +66,7 @@ impl Backend for Counted {
         self.backend.lister().map(|_| self as &dyn List)
     }
 
-    fn changes(&self) -> Option<BoxStream<'static, ()>> {
+    fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         self.backend.changes()
     }
 }
@@ -74,9 +74,13 @@ impl Backend for Counted {
 #[async_trait]
 impl List for Counted {
     async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
+        self.list_tagged(path, &BTreeMap::new()).await
+    }
+
+    async fn list_tagged(&self, path: Option<&str>, tags: &BTreeMap<String, String>) -> Result<Vec<RemoteKey>, Fault> {
         let lister = self.backend.lister().ok_or_else(|| Fault::unavailable("the store cannot list names"))?;
         let mut call = self.begin(Operation::List);
-        let names = lister.list(path).await;
+        let names = lister.list_tagged(path, tags).await;
         call.fault = names.as_ref().err().cloned();
         self.metrics.looked(names.as_ref().err());
         names

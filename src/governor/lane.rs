@@ -15,7 +15,7 @@ use crate::{
     backend::Backend,
     cache::{Kept, Table},
     fault::{Class, Fault, Reason},
-    item::Reading,
+    item::{Hint, Listing, Reading},
     name::{RemoteKey, RemoteRef},
 };
 
@@ -27,7 +27,7 @@ const OVERTIME: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Asked {
     Value(RemoteRef),
-    Names(Option<RemoteKey>),
+    Names(Listing),
 }
 
 /// What it answered.
@@ -54,7 +54,7 @@ struct Inner {
     concurrency: usize,
     call_timeout: Duration,
     /// Opened with the session, before anything is read: what changes between a read and the first listener is hinted at too.
-    hints: Mutex<Option<BoxStream<'static, ()>>>,
+    hints: Mutex<Option<BoxStream<'static, Hint>>>,
     state: Mutex<State>,
 }
 
@@ -92,7 +92,7 @@ impl Lane {
         self.0.backend.batch_size().max(1)
     }
 
-    pub fn changes(&self) -> Option<BoxStream<'static, ()>> {
+    pub fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         let opened = self.0.hints.lock().unwrap_or_else(PoisonError::into_inner).take();
         opened.or_else(|| self.0.backend.changes())
     }
@@ -130,7 +130,7 @@ impl Lane {
     async fn answers(&self, batch: &[Asked]) -> Vec<Answer> {
         let values: Vec<RemoteRef> = batch.iter().filter_map(Asked::value).cloned().collect();
         match batch.first() {
-            Some(Asked::Names(path)) => vec![Answer::Names(self.names(path.as_ref()).await)],
+            Some(Asked::Names(listing)) => vec![Answer::Names(self.names(listing).await)],
             _ => self.readings(&values).await.into_iter().map(Answer::Value).collect(),
         }
     }
@@ -144,14 +144,14 @@ impl Lane {
         vec![Reading::Unknown(answered); refs.len()]
     }
 
-    async fn names(&self, path: Option<&RemoteKey>) -> Result<Vec<RemoteKey>, Fault> {
+    async fn names(&self, listing: &Listing) -> Result<Vec<RemoteKey>, Fault> {
         let Some(lister) = self.0.backend.lister() else {
             return Err(Fault::invalid(
                 Reason::InvalidSpec,
                 "the store's provider cannot list names: use data or dataFrom.extract instead of find",
             ));
         };
-        self.guarded(lister.list(path.map(RemoteKey::as_str))).await?
+        self.guarded(lister.list_tagged(listing.path.as_ref().map(RemoteKey::as_str), &listing.tags)).await?
     }
 
     /// A provider that hangs or panics costs its own call only.

@@ -24,7 +24,7 @@ use crate::{
     backend::Backend,
     cache::Kept,
     fault::Fault,
-    item::{Item, Reading, Sighting, Wanted},
+    item::{Hint, Item, Reading, Sighting, Wanted},
     schedule::WallClock,
 };
 pub use counted::Counted;
@@ -156,9 +156,9 @@ impl Session {
         self.lane.batch_size()
     }
 
-    /// Hints that something changed, if the system gives any.
+    /// Hints of what changed, if the system gives any.
     #[must_use]
-    pub fn changes(&self) -> Option<BoxStream<'static, ()>> {
+    pub fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         self.lane.changes()
     }
 
@@ -213,6 +213,6 @@ impl Session {
 fn asked_for(item: &Item) -> Asked {
     match &item.wanted {
         Wanted::Value(value) => Asked::Value(value.clone()),
-        Wanted::Find(find) => Asked::Names(find.path.clone()),
+        Wanted::Find(find) => Asked::Names(find.listing.clone()),
     }
 }

@@ -262,6 +262,17 @@ async fn a_search_tells_what_is_withheld_and_leaves_out_what_vanished() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_search_by_tags_is_another_question_and_refused_by_who_keeps_none() {
+    let backend = Scripted::new(20, &[]);
+    let session = session(&backend, 4);
+    *backend.names.lock().unwrap() = vec!["k1"];
+    let tagged = granted(Reference::Find(&serde_json::from_value(json!({"tags": {"team": "shop"}})).unwrap()));
+    let looks = session.look(&[search(), tagged], Instant::now(), Priority::Fresh).await;
+    let classes: Vec<_> = looks.iter().map(|look| class_of(&look.sighting)).collect();
+    assert_eq!(classes, [None, Some((Class::Invalid, Reason::InvalidSpec))], "never all names for those with a tag");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_lives_until_its_store_or_credential_changes() {
     let governor = Governor::new(limits(1), Arc::new(|| Timestamp::UNIX_EPOCH));
     let open = |id: SessionId| {

@@ -13,7 +13,7 @@ use super::{Chunk, Refresh};
 use crate::{
     access::Granted,
     governor::{Look, Priority, Session, SessionId},
-    item::Item,
+    item::{Hint, Item},
 };
 
 /// Calls that one poller has asked for at most; how many really go out at once is the governor's business.
@@ -35,7 +35,7 @@ struct Poller {
     changed: Arc<Notify>,
     looks: FuturesUnordered<BoxFuture<'static, Landed>>,
     /// Hints with the session that gives them; `None` in it when the system gives none, or gives no more.
-    hints: Option<(SessionId, Option<BoxStream<'static, ()>>)>,
+    hints: Option<(SessionId, Option<BoxStream<'static, Hint>>)>,
     listen_at: Option<Instant>,
 }
 
@@ -58,7 +58,7 @@ impl Poller {
             self.listen_at = None;
         }
         if is_again {
-            self.refresh.hint(&self.store);
+            self.refresh.hint(&self.store, &Hint::All);
         }
     }
 
@@ -82,7 +82,7 @@ impl Poller {
             () = self.changed.notified() => {}
             () = tokio::time::sleep_until(until) => {}
             hint = next(hints) => match hint {
-                Some(()) => self.refresh.hint(&self.store),
+                Some(hint) => self.refresh.hint(&self.store, &hint),
                 None => self.stop_listening(),
             },
         }
@@ -97,7 +97,7 @@ impl Poller {
 }
 
 /// The next hint; without a stream there is none, ever.
-async fn next(hints: Option<&mut BoxStream<'static, ()>>) -> Option<()> {
+async fn next(hints: Option<&mut BoxStream<'static, Hint>>) -> Option<Hint> {
     match hints {
         Some(hints) => hints.next().await,
         None => std::future::pending().await,
@@ -117,8 +117,8 @@ impl Refresh {
         None
     }
 
-    fn hint(&self, store: &str) {
-        self.state().ledger.hint(self.now(), store);
+    fn hint(&self, store: &str, hint: &Hint) {
+        self.state().ledger.hint(self.now(), store, hint);
     }
 
     fn next_due(&self, store: &str) -> Option<Instant> {

@@ -26,7 +26,7 @@ use crate::{
     digest::{DigestKey, ShortMac, of_sighting},
     fault::{Fault, Reason},
     governor::{Governor, Limits, Look, Priority, Session, SessionId},
-    item::{Fetched, Item, Reading, Sighting},
+    item::{Fetched, Hint, Item, Reading, Sighting},
     name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef, StoreName},
     schedule::{Counts, Timings, WallClock},
     secret::SecretValue,
@@ -50,7 +50,7 @@ struct Scripted {
     values: Mutex<BTreeMap<String, String>>,
     calls: Mutex<Vec<(Instant, Vec<String>)>>,
     delay: Duration,
-    hints: Mutex<Vec<UnboundedSender<()>>>,
+    hints: Mutex<Vec<UnboundedSender<Hint>>>,
 }
 
 impl Scripted {
@@ -76,7 +76,7 @@ impl Scripted {
     }
 
     fn hint(&self) {
-        self.hints.lock().unwrap().retain(|hints| hints.send(()).is_ok());
+        self.hints.lock().unwrap().retain(|hints| hints.send(Hint::All).is_ok());
     }
 
     fn calls(&self) -> usize {
@@ -116,10 +116,10 @@ impl Backend for Scripted {
         Some(self)
     }
 
-    fn changes(&self) -> Option<BoxStream<'static, ()>> {
+    fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         let (sender, receiver) = unbounded_channel();
         self.hints.lock().unwrap().push(sender);
-        Some(futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|()| ((), receiver)) }).boxed())
+        Some(futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|hint| (hint, receiver)) }).boxed())
     }
 }
 

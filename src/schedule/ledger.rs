@@ -12,7 +12,7 @@ use super::{
     track::{Misses, Track, User, nanoseconds},
 };
 use crate::{
-    item::{Item, Wanted},
+    item::{Hint, Item, Wanted},
     name::ObjectKey,
 };
 
@@ -194,8 +194,8 @@ impl Ledger {
         Vec::new()
     }
 
-    /// The store says that something changed: its items are due now, but for those that nobody looks at periodically.
-    pub fn hint(&mut self, now: Moment, store: &str) {
+    /// The store says what changed: the items that this concerns are due now, but for those that nobody looks at periodically.
+    pub fn hint(&mut self, now: Moment, store: &str, hint: &Hint) {
         self.tick(now);
         let Some(book) = self.stores.get_mut(store) else { return };
         let due = match book.last_hint {
@@ -204,7 +204,8 @@ impl Ledger {
         };
         book.last_hint = Some(due);
         for id in book.items.iter().copied().collect::<Vec<_>>() {
-            if let Some(track) = self.tracks.get_mut(&id).filter(|track| track.period().is_some()) {
+            let is_concerned = |track: &&mut Track| track.period().is_some() && hint.concerns(&track.item.wanted);
+            if let Some(track) = self.tracks.get_mut(&id).filter(is_concerned) {
                 track.request(now.mono, due);
                 self.reindex(id);
             }

@@ -46,10 +46,14 @@ pub fn hash(item: &Item) -> u64 {
         }
         Wanted::Find(find) => {
             state.text("find");
-            state.option(find.path.as_ref().map(crate::name::RemoteKey::as_str));
+            state.option(find.listing.path.as_ref().map(crate::name::RemoteKey::as_str));
             state.option(find.regexp.as_deref());
             for pattern in find.allowed.iter().flatten() {
                 state.text(pattern);
+            }
+            for (name, value) in &find.listing.tags {
+                state.text(name);
+                state.text(value);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::{Absence, Cause, Counts, Enrolment, Ledger, Moment, Seen, Timings, Wa
 use crate::{
     digest::{DigestKey, ShortMac},
     fault::{Fault, Reason, retry},
-    item::{FindRef, Item, Wanted},
+    item::{FindRef, Hint, Item, Listing, Wanted},
     name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef},
 };
 
@@ -31,7 +31,7 @@ fn numbered(n: usize) -> Item {
 }
 
 fn search(store: &str) -> Item {
-    let find = FindRef { provider: ProviderKind::File, path: None, regexp: None, allowed: None };
+    let find = FindRef { provider: ProviderKind::File, listing: Listing::default(), regexp: None, allowed: None };
     Item { store: store.to_owned(), wanted: Wanted::Find(find) }
 }
 
@@ -121,7 +121,7 @@ fn without_an_interval_nothing_is_looked_at() {
     for interval in [None, Some(Duration::ZERO)] {
         let mut ledger = settled(Timings::default(), interval, &[numbered(1), search("store")]);
         assert_eq!(ledger.next_due("store"), None);
-        ledger.hint(at(5), "store");
+        ledger.hint(at(5), "store", &Hint::All);
         ledger.renew(at(6), "store");
         assert_eq!(ledger.next_due("store"), None);
     }
@@ -396,10 +396,24 @@ fn hints_are_coalesced() {
     let mut looks = 0;
     for millisecond in 1..1_001 {
         let now = millisecond * 1_000_000;
-        ledger.hint(at(now), "store");
+        ledger.hint(at(now), "store", &Hint::All);
         looks += look(&mut ledger, now, "store", |_| found(1)).0.len();
     }
     assert!((8..=12).contains(&looks), "{looks}");
+}
+
+#[test]
+fn a_hint_of_keys_is_followed_by_looks_at_these_and_at_searches_only() {
+    let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1), numbered(2), search("store")]);
+    let key = RemoteKey::parse(ProviderKind::File, "app/2").unwrap();
+    ledger.hint(at(5), "store", &Hint::Keys([key].into()));
+    let mut seen: Vec<Item> = Vec::new();
+    while let Some(chunk) = ledger.take(at(5), "store", 1) {
+        assert!(chunk.is_urgent);
+        seen.extend(chunk.items.iter().map(|item| (**item).clone()));
+    }
+    seen.sort();
+    assert_eq!(seen, [numbered(2), search("store")]);
 }
 
 #[test]
@@ -565,7 +579,7 @@ fn when_the_wall_clock_jumps_nothing_comes_later_and_slots_are_computed_anew() {
         let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1)]);
         let before = ledger.next_due("store").unwrap();
         let jumped = |mono: i64| Moment { mono, wall: START + mono + jump * SECOND };
-        ledger.hint(jumped(1), "nobody");
+        ledger.hint(jumped(1), "nobody", &Hint::All);
         let after = ledger.next_due("store").unwrap();
         assert!(after <= before && after > 0, "{jump}");
         ledger.observe(jumped(after), None, &numbered(1), after, found(1));
@@ -612,6 +626,6 @@ fn a_fetch_that_no_registration_follows_is_forgotten_in_time() {
     ledger.observe(at(1), Some(&object("b")), &numbered(2), 1, found(1));
     ledger.observe(at(1), Some(&object("a")), &numbered(3), 1, found(1));
     assert_eq!(ledger.counts(), Counts { items: 3, objects: 2, stores: 1, pending: 0 });
-    ledger.hint(at(121 * SECOND), "nobody");
+    ledger.hint(at(121 * SECOND), "nobody", &Hint::All);
     assert_eq!(ledger.counts(), Counts { items: 1, objects: 1, stores: 1, pending: 0 });
 }

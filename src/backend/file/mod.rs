@@ -30,7 +30,7 @@ use crate::{
     backend::{Backend, List, Settings},
     crd::v1alpha1::FileProvider,
     fault::{Class, Fault, Reason},
-    item::{Fetched, Reading},
+    item::{Fetched, Hint, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
 };
 
@@ -117,7 +117,7 @@ impl Backend for FileStore {
         Some(self)
     }
 
-    fn changes(&self) -> Option<BoxStream<'static, ()>> {
+    fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         Some(watch::changes(self.store.clone(), self.master.clone()))
     }
 }

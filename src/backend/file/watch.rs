@@ -6,6 +6,7 @@ use futures::stream::{BoxStream, StreamExt, unfold};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::place::{Place, Stamp};
+use crate::item::Hint;
 
 /// A change must have arrived within a second: half of that is left for everybody after us.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -16,8 +17,8 @@ struct Watched {
     clock: Interval,
 }
 
-/// One hint per change of the store or its master key, from what stands there when this is called.
-pub fn changes(store: Place, master: Place) -> BoxStream<'static, ()> {
+/// One hint at everything per change of the store or its master key, from what stands there when this is called.
+pub fn changes(store: Place, master: Place) -> BoxStream<'static, Hint> {
     let mut clock = interval(LOOK_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let places = [store, master];
@@ -25,7 +26,7 @@ pub fn changes(store: Place, master: Place) -> BoxStream<'static, ()> {
     unfold(Watched { places, seen, clock }, next).boxed()
 }
 
-async fn next(mut watched: Watched) -> Option<((), Watched)> {
+async fn next(mut watched: Watched) -> Option<(Hint, Watched)> {
     loop {
         watched.clock.tick().await;
         let places = watched.places.clone();
@@ -33,7 +34,7 @@ async fn next(mut watched: Watched) -> Option<((), Watched)> {
         let Ok(now) = tokio::task::spawn_blocking(move || stamps(&places)).await else { continue };
         if now != watched.seen {
             watched.seen = now;
-            return Some(((), watched));
+            return Some((Hint::All, watched));
         }
     }
 }

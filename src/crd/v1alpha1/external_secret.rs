@@ -1,5 +1,7 @@
 //! `ExternalSecret`: remote values that become one `Secret`.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -155,7 +157,7 @@ pub struct DataFromEntry {
 /// A search by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.path) || has(self.name)").message("needs path, name.regexp or both"))]
+#[x_kube(validation = Rule::new("has(self.path) || has(self.name) || has(self.tags)").message("needs at least one of path, name.regexp and tags"))]
 pub struct Find {
     /// Only names below this path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +166,11 @@ pub struct Find {
     /// Only names that match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<FindName>,
+    /// Only values that carry all these tags: what the system itself keeps beside a value, such as labels. Providers without tags
+    /// refuse them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::tags")]
+    pub tags: Option<BTreeMap<String, String>>,
 }
 
 /// How a name must look.

@@ -50,6 +50,16 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Names and values that a search asks for.
+pub(super) fn tags(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 512},
+    })
+}
+
 /// The conditions of a status.
 pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -171,7 +171,12 @@ fn hashed(name: &str) -> String {
 fn item_id(item: &Item) -> String {
     let wanted = match &item.wanted {
         Wanted::Value(value) => format!("value\n{}\n{}", value.key, value.version.as_deref().unwrap_or("\n")),
-        Wanted::Find(find) => format!("find\n{:?}\n{:?}\n{:?}", find.path.as_ref().map(ToString::to_string), find.regexp, find.allowed),
+        Wanted::Find(find) => {
+            let path = find.listing.path.as_ref().map(ToString::to_string);
+            // Searches without tags keep the id that they had before there were tags.
+            let tags = if find.listing.tags.is_empty() { String::new() } else { format!("\n{:?}", find.listing.tags) };
+            format!("find\n{path:?}\n{:?}\n{:?}{tags}", find.regexp, find.allowed)
+        }
     };
     sha256_hex(&format!("{}\n{wanted}", item.store))
 }

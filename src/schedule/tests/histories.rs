@@ -7,8 +7,8 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_oneof, prop
 use proptest::test_runner::{Config, TestCaseError};
 
 use super::{
-    Arc, Cause, Counts, Duration, Enrolment, Fault, HOUR, Item, Ledger, Moment, ObjectKey, Reason, SECOND, START, Seen, Timings, Waking,
-    failed, found, item, object,
+    Arc, Cause, Counts, Duration, Enrolment, Fault, HOUR, Hint, Item, Ledger, Moment, ObjectKey, Reason, SECOND, START, Seen, Timings,
+    Waking, failed, found, item, object,
 };
 
 const ITEMS: usize = 6;
@@ -183,7 +183,7 @@ impl World {
                 let wakings = self.ledger.ask(self.now(), &name(*n));
                 self.wake(wakings);
             }
-            Step::Hint(store) => self.ledger.hint(self.now(), STORES[*store]),
+            Step::Hint(store) => self.ledger.hint(self.now(), STORES[*store], &Hint::All),
             Step::Renew(store) => self.ledger.renew(self.now(), STORES[*store]),
             Step::Turn(n, state) => {
                 self.states[*n] = *state;
@@ -472,7 +472,7 @@ fn live(batch: usize, history: &[Step]) -> Result<(), TestCaseError> {
         world.step(&Step::Delete(n));
     }
     world.looks.clear();
-    world.ledger.hint(Moment { mono: world.mono + 600 * SECOND, wall: 0 }, "one");
+    world.ledger.hint(Moment { mono: world.mono + 600 * SECOND, wall: 0 }, "one", &Hint::All);
     prop_assert!(world.ledger.counts() == Counts::default(), "{:?}", world.ledger.counts());
     Ok(())
 }
