@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use keyferry::{
-    backend::{Backend, Settings, open},
+    backend::{Backend, Credentials, Settings, open},
     crd::v1alpha1::{EnvProvider, EnvStyle, FakeProvider, FakeValue, Provider},
     fault::Fault,
     name::{ProviderKind, StoreName},
@@ -38,7 +38,7 @@ impl Subject for Env {
         let variables = self.variables.iter().map(|(name, value)| (name.clone(), SecretValue::new(value.clone())));
         let settings = Settings { environment: variables.collect(), ..Settings::default() };
         let spec = EnvProvider { prefix: "APP".into(), style: Some(EnvStyle::Nested) };
-        open(&store_name(), Provider::Env(&spec), None, &settings)
+        open(&store_name(), Provider::Env(&spec), &Credentials::default(), &settings)
     }
 
     async fn write(&mut self, key: &str, payload: &Payload) -> Written {
@@ -71,7 +71,7 @@ impl Subject for Fake {
 
     fn open(&self) -> Result<Arc<dyn Backend>, Fault> {
         let spec = FakeProvider { data: self.data.clone() };
-        open(&store_name(), Provider::Fake(&spec), None, &Settings::default())
+        open(&store_name(), Provider::Fake(&spec), &Credentials::default(), &Settings::default())
     }
 
     async fn write(&mut self, key: &str, payload: &Payload) -> Written {

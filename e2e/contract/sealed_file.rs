@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use keyferry::{
     backend::{
-        Backend, Settings,
+        Backend, Credentials, Settings,
         file::{MasterKey, Place, Writer, create},
         open,
     },
@@ -72,7 +72,12 @@ impl Subject for SealedFile {
             call_timeout: Duration::from_secs(20),
             ..Settings::default()
         };
-        open(&StoreName::Cluster { name: "contract".into() }, Provider::File(&FileProvider { path: "store".into() }), None, &settings)
+        open(
+            &StoreName::Cluster { name: "contract".into() },
+            Provider::File(&FileProvider { path: "store".into() }),
+            &Credentials::default(),
+            &settings,
+        )
     }
 
     async fn write(&mut self, key: &str, payload: &Payload) -> Written {

@@ -13,7 +13,8 @@ use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use keyferry::{
-    backend::{Backend, Settings, open},
+    access::Role,
+    backend::{Backend, Credentials, Settings, open},
     crd::v1alpha1::{Provider, SecretKeyRef, VaultAuth, VaultProvider},
     fault::Fault,
     name::{ProviderKind, StoreName},
@@ -129,11 +130,14 @@ impl Subject for Vault {
             server: self.proxy.url().into(),
             path: Some(self.mount.clone()),
             ca_bundle: Some(BASE64_STANDARD.encode(&self.ca_pem)),
-            auth: VaultAuth { token_secret_ref },
+            namespace: None,
+            ca_provider: None,
+            auth: VaultAuth { token_secret_ref: Some(token_secret_ref), ..VaultAuth::default() },
         };
         let settings = Settings { call_timeout: self.deadline, ..Settings::default() };
         let name = StoreName::Namespaced { namespace: "team".into(), name: "contract".into() };
-        open(&name, Provider::Vault(&spec), self.token.clone().map(SecretValue::from), &settings)
+        let secrets = self.token.clone().map(|token| (Role::Token, SecretValue::from(token))).into_iter().collect();
+        open(&name, Provider::Vault(&spec), &Credentials { secrets, tokens: None }, &settings)
     }
 
     async fn write(&mut self, key: &str, payload: &Payload) -> Written {

@@ -23,6 +23,7 @@
 //! ```
 
 mod condition;
+mod credential;
 mod pattern;
 mod search;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use crate::{
     name::{KeyError, ObjectKey, ProviderKind, RemoteKey, RemoteRef, StoreName},
 };
 
+pub use credential::{CredentialKey, CredentialRefs, Holder, HolderKind, Role, TokenAccount, credential};
 pub use pattern::key_allowed;
 pub use search::Search;
 
@@ -96,14 +98,6 @@ impl<'a> StoreSpec<'a> {
     }
 }
 
-/// One key of one Secret that holds a credential.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CredentialKey {
-    pub namespace: String,
-    pub name: String,
-    pub key: String,
-}
-
 /// The store that a reference names: a `SecretStore` is always one of the object's own namespace.
 #[must_use]
 pub fn store_name(object: &ObjectKey, reference: &StoreRef) -> StoreName {
@@ -133,33 +127,6 @@ pub fn judge(asker: &Asker<'_>, store: &StoreName, seen: Option<&SeenStore<'_>>,
         Reference::Find(find) => Wanted::Find(find_wanted(asker, seen, find)?),
     };
     Ok(Granted(Item { store: seen.uid.to_owned(), wanted }))
-}
-
-/// The Secret that a store's `auth` names, if it has one: the store's own namespace for a `SecretStore`, whatever its spec says.
-///
-/// # Errors
-/// `NotAllowed` when it names another namespace, or none where the store has none of its own; `InvalidSpec` without a provider.
-pub fn credential(store: &SeenStore<'_>) -> Result<Option<Granted<CredentialKey>>, Fault> {
-    let Provider::Vault(vault) = provider(store)? else { return Ok(None) };
-    let named = &vault.auth.token_secret_ref;
-    let namespace = match (store.name, named.namespace.as_deref()) {
-        (StoreName::Namespaced { namespace, .. }, None) => namespace.as_str(),
-        (StoreName::Namespaced { namespace, .. }, Some(other)) if namespace == other => other,
-        (StoreName::Namespaced { .. }, Some(_)) => {
-            return Err(Fault::not_allowed(
-                "provider.vault.auth.tokenSecretRef.namespace is another namespace than the SecretStore's: remove it",
-            ));
-        }
-        (StoreName::Cluster { .. }, Some(namespace)) => namespace,
-        (StoreName::Cluster { .. }, None) => {
-            return Err(Fault::invalid(
-                Reason::InvalidSpec,
-                "provider.vault.auth.tokenSecretRef.namespace is needed in a ClusterSecretStore: add it",
-            ));
-        }
-    };
-    let key = named.key.clone().unwrap_or_else(|| "token".to_owned());
-    Ok(Some(Granted(CredentialKey { namespace: namespace.to_owned(), name: named.name.clone(), key })))
 }
 
 /// What the store's keys look like.

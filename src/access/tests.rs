@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Asker, Granted, Search, SeenStore, StoreSpec, credential, judge, key_allowed, pattern::expand};
+use super::{
+    Asker, CredentialKey, CredentialRefs, Granted, HolderKind, Role, Search, SeenStore, StoreSpec, credential, judge, key_allowed,
+    pattern::expand,
+};
 use crate::{
     crd::v1alpha1::{ClusterSecretStoreSpec, Find, Reference, RemoteValue, SecretStoreSpec},
     fault::{Class, Fault, Reason},
@@ -332,11 +335,10 @@ fn a_credential_of_a_namespaced_store_stands_beside_it() {
         let spec: SecretStoreSpec = parsed(value.clone());
         let found = credential(&SeenStore { name: &name, uid: UID, spec: StoreSpec::Namespaced(&spec) });
         match (&found, expected) {
-            (Ok(Some(granted)), Some((namespace, key))) => {
-                assert_eq!(
-                    (granted.get().namespace.as_str(), granted.get().name.as_str(), granted.get().key.as_str()),
-                    (namespace, "t", key)
-                );
+            (Ok(granted), Some((namespace, key))) => {
+                let CredentialKey { holder, key: found } = &granted.get().keys[&Role::Token];
+                assert_eq!((holder.kind, holder.namespace.as_str(), holder.name.as_str()), (HolderKind::Secret, namespace, "t"));
+                assert_eq!((found.as_str(), granted.get().keys.len()), (key, 1));
             }
             (Err(fault), None) => assert_eq!(fault.reason, Reason::NotAllowed),
             _ => panic!("{token}: {found:?}"),
@@ -352,7 +354,117 @@ fn a_credential_of_a_cluster_store_needs_a_namespace() {
     assert_eq!(reason(cluster("team", &[], Some(&vault(&json!({"name": "t"}))), &key("a"))), Some(Reason::InvalidSpec));
     let name = StoreName::Cluster { name: "shared".to_owned() };
     let spec: ClusterSecretStoreSpec = parsed(file(&json!({})));
-    assert_eq!(credential(&SeenStore { name: &name, uid: UID, spec: StoreSpec::Cluster(&spec) }), Ok(None));
+    let none = credential(&SeenStore { name: &name, uid: UID, spec: StoreSpec::Cluster(&spec) }).unwrap();
+    assert_eq!(none.get(), &CredentialRefs::default());
+}
+
+/// What a store of either kind needs to log in to Vault.
+fn refs_of(is_cluster: bool, vault: &Value) -> Result<CredentialRefs, Fault> {
+    let provider = json!({"provider": {"vault": vault}});
+    let (own, shared) = ("team".to_owned(), "own".to_owned());
+    let granted = if is_cluster {
+        let spec: ClusterSecretStoreSpec = parsed(provider);
+        credential(&SeenStore { name: &StoreName::Cluster { name: shared }, uid: UID, spec: StoreSpec::Cluster(&spec) })
+    } else {
+        let spec: SecretStoreSpec = parsed(provider);
+        let name = StoreName::Namespaced { namespace: own, name: shared };
+        credential(&SeenStore { name: &name, uid: UID, spec: StoreSpec::Namespaced(&spec) })
+    };
+    granted.map(|granted| granted.get().clone())
+}
+
+/// Every way to log in, with each reference in it by name; `ns` is what all of them say of their namespace.
+fn ways(ns: &Value) -> Vec<(Value, Vec<(Role, &'static str)>)> {
+    let secret = |name: &str| json!({"name": name, "namespace": ns});
+    let account = json!({"name": "sa", "namespace": ns});
+    vec![
+        (json!({"tokenSecretRef": secret("a")}), vec![(Role::Token, "a/token")]),
+        (json!({"appRole": {"roleId": "r", "secretRef": secret("a")}}), vec![(Role::SecretId, "a/secretId")]),
+        (
+            json!({"appRole": {"roleRef": secret("a"), "secretRef": secret("b")}}),
+            vec![(Role::AppRoleId, "a/roleId"), (Role::SecretId, "b/secretId")],
+        ),
+        (json!({"kubernetes": {"role": "r", "secretRef": secret("a")}}), vec![(Role::Jwt, "a/token")]),
+        (json!({"kubernetes": {"role": "r", "serviceAccountRef": account}}), vec![]),
+        (json!({"jwt": {"role": "r", "secretRef": secret("a")}}), vec![(Role::Jwt, "a/token")]),
+        (json!({"jwt": {"kubernetesServiceAccountToken": {"serviceAccountRef": account}}}), vec![]),
+        (json!({"userPass": {"username": "u", "secretRef": secret("a")}}), vec![(Role::Password, "a/password")]),
+        (json!({"ldap": {"username": "u", "secretRef": secret("a")}}), vec![(Role::Password, "a/password")]),
+        (
+            json!({"cert": {"clientCert": secret("a"), "secretRef": secret("b")}}),
+            vec![(Role::ClientCertificate, "a/tls.crt"), (Role::ClientKey, "b/tls.key")],
+        ),
+    ]
+}
+
+#[test]
+fn every_way_to_log_in_names_its_keys() {
+    for (auth, expected) in ways(&Value::Null) {
+        let refs = refs_of(false, &json!({"server": "https://vault", "auth": auth})).unwrap();
+        let keys: Vec<_> = refs.keys.iter().map(|(role, key)| (*role, format!("{}/{}", key.holder.name, key.key))).collect();
+        assert_eq!(keys, expected.iter().map(|(role, key)| (*role, (*key).to_owned())).collect::<Vec<_>>(), "{auth}");
+        assert!(refs.holders().iter().all(|holder| holder.namespace == "team"), "{auth}");
+        let account = refs.account.as_ref().map(|account| (account.namespace.as_str(), account.name.as_str(), account.audiences.join(",")));
+        assert_eq!(account, keys.is_empty().then(|| ("team", "sa", "vault".to_owned())), "{auth}");
+        assert!(!refs.account.is_some_and(|account| account.is_for_this_cluster));
+    }
+}
+
+#[test]
+fn no_reference_of_any_way_leaves_the_namespace_of_its_store_or_lacks_one() {
+    let authority = json!({"type": "ConfigMap", "name": "ca", "namespace": "elsewhere"});
+    let token = json!({"tokenSecretRef": {"name": "a"}});
+    let mut cases: Vec<Value> =
+        ways(&json!("elsewhere")).into_iter().map(|(auth, _)| json!({"server": "https://vault", "auth": auth})).collect();
+    cases.push(json!({"server": "https://vault", "auth": token, "caProvider": authority}));
+    for vault in cases {
+        let fault = refs_of(false, &vault).unwrap_err();
+        assert_eq!(fault.reason, Reason::NotAllowed, "{vault}");
+        assert!(fault.detail.contains("provider.vault.") && fault.detail.contains(".namespace"), "{fault}");
+    }
+    for (auth, _) in ways(&Value::Null) {
+        let fault = refs_of(true, &json!({"server": "https://vault", "auth": auth})).unwrap_err();
+        assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::InvalidSpec), "{auth}");
+    }
+    for (auth, _) in ways(&json!("vault")) {
+        assert!(refs_of(true, &json!({"server": "https://vault", "auth": auth})).is_ok(), "{auth}");
+    }
+}
+
+#[test]
+fn an_authority_stands_in_a_secret_or_a_config_map() {
+    for (kind, holder) in [("Secret", HolderKind::Secret), ("ConfigMap", HolderKind::ConfigMap)] {
+        for (key, expected) in [(Value::Null, "ca.crt"), (json!("other"), "other")] {
+            let authority = json!({"type": kind, "name": "ca", "key": key});
+            let refs = refs_of(false, &json!({"server": "https://v", "auth": {"tokenSecretRef": {"name": "a"}}, "caProvider": authority}));
+            let refs = refs.unwrap();
+            let found = &refs.keys[&Role::Authority];
+            assert_eq!((found.holder.kind, found.holder.name.as_str(), found.key.as_str()), (holder, "ca", expected));
+            assert_eq!(refs.holders().len(), 2);
+        }
+    }
+}
+
+#[test]
+fn no_token_is_asked_for_that_the_api_server_takes() {
+    for audience in [
+        "https://kubernetes.default.svc",
+        "https://kubernetes.default.svc.cluster.local",
+        "https://kubernetes.default.svc:443/",
+        "kubernetes.default.svc",
+        "kubernetes",
+    ] {
+        let account = json!({"name": "sa", "audiences": ["vault", audience]});
+        let auth = json!({"kubernetes": {"role": "r", "serviceAccountRef": account}});
+        let fault = refs_of(false, &json!({"server": "https://vault", "auth": auth})).unwrap_err();
+        assert_eq!(fault.reason, Reason::NotAllowed, "{audience}");
+        assert!(fault.detail.contains("serviceAccountRef.audiences"), "{fault}");
+    }
+    for audience in ["vault", "https://vault.example.com", "kubernetes-vault"] {
+        let auth = json!({"kubernetes": {"role": "r", "serviceAccountRef": {"name": "sa", "audiences": [audience]}}});
+        let refs = refs_of(false, &json!({"server": "https://vault", "auth": auth})).unwrap();
+        assert_eq!(refs.account.unwrap().audiences, [audience]);
+    }
 }
 
 #[test]

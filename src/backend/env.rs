@@ -129,7 +129,7 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use crate::{
-        backend::{Backend, Settings, open},
+        backend::{Backend, Credentials, Settings, open},
         crd::v1alpha1::{EnvProvider, EnvStyle, Provider},
         fault::{Class, Fault, Reason},
         item::Reading,
@@ -154,7 +154,7 @@ mod tests {
         let environment: BTreeMap<_, _> =
             VARIABLES.iter().map(|(name, value)| ((*name).to_owned(), SecretValue::new(value.to_vec()))).collect();
         let settings = Settings { environment, ..Settings::default() };
-        open(name, Provider::Env(&EnvProvider { prefix: prefix.into(), style }), None, &settings)
+        open(name, Provider::Env(&EnvProvider { prefix: prefix.into(), style }), &Credentials::default(), &settings)
     }
 
     fn cluster(prefix: &str, style: Option<EnvStyle>) -> Arc<dyn Backend> {

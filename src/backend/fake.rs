@@ -80,7 +80,7 @@ fn no_such_version(wanted: &RemoteRef) -> Fault {
 #[cfg(test)]
 mod tests {
     use crate::{
-        backend::{Settings, open},
+        backend::{Credentials, Settings, open},
         crd::v1alpha1::{FakeProvider, Provider},
         fault::Reason,
         item::Reading,
@@ -99,7 +99,7 @@ mod tests {
             ]}"#,
         )
         .unwrap();
-        open(&StoreName::Cluster { name: "s".into() }, Provider::Fake(&spec), None, &Settings::default()).unwrap()
+        open(&StoreName::Cluster { name: "s".into() }, Provider::Fake(&spec), &Credentials::default(), &Settings::default()).unwrap()
     }
 
     async fn read(key: &str, version: Option<&str>) -> Result<(String, Option<String>), Reason> {

@@ -8,12 +8,13 @@ pub mod file;
 #[cfg(feature = "vault")]
 pub mod vault;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
+    access::Role,
     crd::v1alpha1::Provider,
     fault::{Fault, Reason},
     item::{Hint, Reading},
@@ -80,27 +81,37 @@ pub struct Settings {
     pub call_timeout: Duration,
 }
 
+/// Mints tokens of a ServiceAccount for a login.
+#[async_trait]
+pub trait TokenSource: fmt::Debug + Send + Sync {
+    /// A token that is valid for a third of its life at least.
+    ///
+    /// # Errors
+    /// `StoreNotReady` with what to do: no consent, no right, no API server.
+    async fn token(&self) -> Result<SecretValue, Fault>;
+}
+
+/// What a provider's `auth` names, already read.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    pub secrets: BTreeMap<Role, SecretValue>,
+    pub tokens: Option<Arc<dyn TokenSource>>,
+}
+
 /// Opens a store: builds the client of its provider. Cheap; does not need the backend to be reachable.
-///
-/// `credential` is what the provider's `auth` names (a Vault token), already read from its Secret.
 ///
 /// # Errors
 /// A fault when the settings or the provider block cannot work, naming field and remedy.
-pub fn open(
-    store: &StoreName,
-    provider: Provider<'_>,
-    credential: Option<SecretValue>,
-    settings: &Settings,
-) -> Result<Arc<dyn Backend>, Fault> {
+pub fn open(store: &StoreName, provider: Provider<'_>, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     match provider {
         Provider::File(spec) => file::open(store, spec, settings),
         Provider::Env(spec) => env::open(store, spec, settings),
         Provider::Fake(spec) => Ok(fake::open(spec)),
         #[cfg(feature = "vault")]
-        Provider::Vault(spec) => vault::open(spec, credential, settings),
+        Provider::Vault(spec) => vault::open(spec, credentials, settings),
         #[cfg(not(feature = "vault"))]
         Provider::Vault(_) => {
-            drop(credential);
+            let _ = credentials;
             Err(Fault::invalid(Reason::InvalidSpec, "this build has no provider vault: use an image built with the feature"))
         }
     }

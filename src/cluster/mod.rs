@@ -1,5 +1,6 @@
 //! The only place that talks to the API server. No decisions here: each function is one call, or one watch.
 
+pub mod account;
 pub mod error;
 pub mod lease;
 pub mod target;
@@ -14,7 +15,10 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::{core::v1::Secret, events::v1::Event},
+    api::{
+        core::v1::{ConfigMap, Secret},
+        events::v1::Event,
+    },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
     jiff::Timestamp,
 };
@@ -27,6 +31,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::Semaphore;
 
 use crate::{
+    access::{Holder, HolderKind},
     crd::v1alpha1::{ExternalSecret, ExternalSecretStatus},
     digest::DigestKey,
     metrics::{Metrics, Write},
@@ -53,6 +58,8 @@ pub struct Cluster {
     writes: Arc<Semaphore>,
     deadline: Deadline,
     metrics: Metrics,
+    /// Who this API server takes tokens for.
+    audiences: Arc<[String]>,
 }
 
 /// What a target shall be, except for who applies it.
@@ -173,8 +180,9 @@ impl Cluster {
     pub fn connect(mut config: kube::Config, concurrency: usize, deadline: Deadline, metrics: Metrics) -> Result<Self, ConnectError> {
         // Retries are decided above: a POST that is repeated blindly answers AlreadyExists.
         config.default_retry = false;
+        let audiences = account::own_audiences(&config).into();
         let client = Client::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))?;
-        Ok(Self { client, writes: Arc::new(Semaphore::new(concurrency)), deadline, metrics })
+        Ok(Self { client, writes: Arc::new(Semaphore::new(concurrency)), deadline, metrics, audiences })
     }
 
     /// Applies a target as `manager`; the answer's metadata, never its data.
@@ -244,18 +252,29 @@ impl Cluster {
         Ok(written.metadata.resource_version)
     }
 
-    /// One key of a Secret (a store's credential) and the Secret's resource version; `None` if either is missing.
+    /// What holds keys of a store's credential: its resource version and those keys of it that are there.
     ///
     /// # Errors
-    /// See [`ClusterError`].
-    pub async fn credential(&self, namespace: &str, name: &str, key: &str) -> Result<Credential, ClusterError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let Some(secret) = self.read(api.get_opt(name)).await? else {
-            return Ok(Credential { version: String::new(), value: None });
+    /// See [`ClusterError`]; a missing one has an empty version and no keys.
+    pub async fn credential(&self, holder: &Holder, keys: &[&str]) -> Result<Credential, ClusterError> {
+        let Holder { kind, namespace, name } = holder;
+        let (version, values) = match kind {
+            HolderKind::Secret => {
+                let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+                let Some(found) = self.read(api.get_opt(name)).await? else { return Ok(Credential::default()) };
+                let values: Vec<_> = found.data.into_iter().flatten().map(|(key, value)| (key, SecretValue::new(value.0))).collect();
+                (found.metadata.resource_version, values)
+            }
+            HolderKind::ConfigMap => {
+                let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+                let Some(found) = self.read(api.get_opt(name)).await? else { return Ok(Credential::default()) };
+                let texts = found.data.into_iter().flatten().map(|(key, text)| (key, SecretValue::from(text)));
+                let bytes = found.binary_data.into_iter().flatten().map(|(key, bytes)| (key, SecretValue::new(bytes.0)));
+                (found.metadata.resource_version, texts.chain(bytes).collect())
+            }
         };
-        let version = secret.resource_version().unwrap_or_default();
-        let value = secret.data.and_then(|mut data| data.remove(key)).map(|bytes| SecretValue::new(bytes.0));
-        Ok(Credential { version, value })
+        let values = values.into_iter().filter(|(key, _)| keys.contains(&key.as_str())).collect();
+        Ok(Credential { version: version.unwrap_or_default(), values })
     }
 
     /// The MAC key of this installation: read, or made (create-only, so that two starting leaders end with one).
@@ -263,9 +282,10 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`]; `Invalid` when the Secret is there without a key of 32 bytes.
     pub async fn digest_key(&self, namespace: &str) -> Result<DigestKey, ClusterError> {
+        let holder = Holder { kind: HolderKind::Secret, namespace: namespace.to_owned(), name: DIGEST_KEY_SECRET.to_owned() };
         for _ in 0..2 {
-            let found = self.credential(namespace, DIGEST_KEY_SECRET, DIGEST_KEY_FIELD).await?;
-            if let Some(value) = found.value.filter(|value| value.len() == 32) {
+            let found = self.credential(&holder, &[DIGEST_KEY_FIELD]).await?;
+            if let Some(value) = found.values.get(DIGEST_KEY_FIELD).filter(|value| value.len() == 32) {
                 return Ok(DigestKey::new(value.expose()));
             }
             if !found.version.is_empty() {
@@ -331,13 +351,12 @@ impl Cluster {
     }
 }
 
-/// A credential as it stands in its Secret.
-#[derive(Clone, Debug)]
+/// Keys of a credential as they stand in their Secret or ConfigMap.
+#[derive(Clone, Debug, Default)]
 pub struct Credential {
-    /// Resource version of the Secret; empty when it does not exist.
+    /// Resource version of the holder; empty when it does not exist.
     pub version: String,
-    /// `None` when the Secret or its key is missing.
-    pub value: Option<SecretValue>,
+    pub values: BTreeMap<String, SecretValue>,
 }
 
 /// An event's text; safe to show.

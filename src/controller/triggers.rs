@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{Arrivals, Trigger, memory::Memories};
 use crate::{
+    access::{Holder, HolderKind},
     cluster::{
         Cluster,
         target::{TargetIndex, TargetName},
@@ -299,7 +300,9 @@ impl Watcher {
     }
 
     fn credential_changed(&self, name: &TargetName, version: Option<&str>) {
-        self.wake_users(&self.sessions.invalidate(name, version));
+        let (namespace, name) = name.clone();
+        let holder = Holder { kind: HolderKind::Secret, namespace, name };
+        self.wake_users(&self.sessions.invalidate(&holder, version));
     }
 }
 

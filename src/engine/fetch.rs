@@ -8,17 +8,19 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    access::{CredentialKey, Granted, provider_kind},
-    backend::{self, Backend, Settings},
-    cluster::{Cluster, ClusterError, Credential, target::TargetName},
+    access::{CredentialRefs, Granted, Holder, provider_kind},
+    backend::{self, Backend, Credentials, Settings, TokenSource},
+    cluster::{Cluster, ClusterError, Credential},
     crd::v1alpha1::Provider,
-    engine::resolve::{Judged, StoreView},
-    fault::{Class, Fault, Reason, quote},
+    engine::{
+        resolve::{Judged, StoreView},
+        token::AccountTokens,
+    },
+    fault::{Class, Fault, Reason},
     governor::{Counted, Governor, Look, Priority, Session, SessionId},
     item::Item,
     metrics::Metrics,
     name::StoreName,
-    secret::SecretValue,
 };
 
 /// Opens sessions: the one place where stores, credentials and backends meet. Cheap to clone.
@@ -28,11 +30,11 @@ pub struct Sessions {
     governor: Governor,
     settings: Arc<Settings>,
     metrics: Metrics,
-    /// Credential Secrets that stores refer to. Values live in the sessions only.
-    credentials: Arc<Mutex<HashMap<TargetName, Known>>>,
+    /// Secrets and ConfigMaps that stores refer to. Values live in the sessions only.
+    holders: Arc<Mutex<HashMap<Holder, Known>>>,
 }
 
-/// What is known of a credential Secret.
+/// What is known of a Secret or ConfigMap that holds keys of a credential.
 #[derive(Default)]
 struct Known {
     /// The version that was read; empty when it was missing, or has changed since.
@@ -51,13 +53,13 @@ pub type Connected = BTreeMap<StoreName, Result<Session, Fault>>;
 impl Sessions {
     #[must_use]
     pub fn new(cluster: Cluster, governor: Governor, settings: Arc<Settings>, metrics: Metrics) -> Self {
-        Self { cluster, governor, settings, metrics, credentials: Arc::default() }
+        Self { cluster, governor, settings, metrics, holders: Arc::default() }
     }
 
-    /// Notes that a Secret has another version now (none: it is gone); the stores whose credential it holds, if that is news.
-    pub fn invalidate(&self, secret: &TargetName, version: Option<&str>) -> BTreeSet<StoreName> {
-        let mut credentials = self.credentials();
-        match credentials.get_mut(secret) {
+    /// Notes that a Secret or ConfigMap has another version now (none: it is gone); the stores whose credential it holds, if that is
+    /// news.
+    pub fn invalidate(&self, holder: &Holder, version: Option<&str>) -> BTreeSet<StoreName> {
+        match self.holders().get_mut(holder) {
             Some(known) if version != Some(known.version.as_str()) => {
                 known.version.clear();
                 known.changes += 1;
@@ -67,8 +69,8 @@ impl Sessions {
         }
     }
 
-    fn credentials(&self) -> std::sync::MutexGuard<'_, HashMap<TargetName, Known>> {
-        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    fn holders(&self) -> std::sync::MutexGuard<'_, HashMap<Holder, Known>> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes a store that is gone.
@@ -82,7 +84,7 @@ impl Sessions {
         for (name, view) in &judged.request.stores {
             let (Some(view), Some(credential)) = (view, judged.credentials.get(name)) else { continue };
             let session = match credential {
-                Ok(credential) => self.session(name, view, credential.as_ref()).await,
+                Ok(credential) => self.session(name, view, credential).await,
                 Err(fault) => Err(fault.clone()),
             };
             connected.insert(name.clone(), session);
@@ -90,61 +92,89 @@ impl Sessions {
         connected
     }
 
-    async fn session(&self, name: &StoreName, view: &StoreView, credential: Option<&Granted<CredentialKey>>) -> Result<Session, Fault> {
+    async fn session(&self, name: &StoreName, view: &StoreView, granted: &Granted<CredentialRefs>) -> Result<Session, Fault> {
         let provider = view.provider()?;
-        let id =
-            |credential: &str| SessionId { store: view.uid().to_owned(), generation: view.generation(), credential: credential.to_owned() };
-        let Some(key) = credential else {
-            return self.governor.session(id(""), || self.open(name, provider, None));
-        };
-        let opened = |version: String| self.governor.session(id(&version), || Err(Fault::unavailable("not open yet"))).ok();
-        if let Some(session) = self.known_version(key.get()).and_then(&opened) {
+        let id = |credential: String| SessionId { store: view.uid().to_owned(), generation: view.generation(), credential };
+        let holders = granted.get().holders();
+        if holders.is_empty() {
+            let credentials = Credentials { tokens: self.tokens(granted), ..Credentials::default() };
+            return self.governor.session(id(String::new()), || self.open(name, provider, &credentials));
+        }
+        let opened = |version: String| self.governor.session(id(version), || Err(Fault::unavailable("not open yet"))).ok();
+        if let Some(session) = self.known_versions(&holders).and_then(&opened) {
             return Ok(session);
         }
-        let gate = self.gate(name, key.get());
-        let _alone = gate.lock().await;
-        if let Some(session) = self.known_version(key.get()).and_then(&opened) {
+        // In the holders' order, so that nobody waits for who waits for him.
+        let mut alone = Vec::with_capacity(holders.len());
+        for holder in &holders {
+            alone.push(self.gate(name, holder).lock_owned().await);
+        }
+        if let Some(session) = self.known_versions(&holders).and_then(&opened) {
             return Ok(session);
         }
-        let Credential { version, value } = self.read(key.get()).await?;
-        if value.is_none() {
-            let CredentialKey { namespace, name: secret, key } = key.get();
-            let detail =
-                format!("Secret {namespace}/{secret} with key {} does not exist: create it with the store's credential", quote(key));
-            return Err(Fault::new(Class::Unavailable, Reason::StoreNotReady, detail));
-        }
-        self.governor.session(id(&version), || self.open(name, provider, value))
+        let (versions, credentials) = self.read_all(granted).await?;
+        self.governor.session(id(versions), || self.open(name, provider, &credentials))
     }
 
-    fn open(&self, name: &StoreName, provider: Provider<'_>, credential: Option<SecretValue>) -> Result<Arc<dyn Backend>, Fault> {
-        let backend = backend::open(name, provider, credential, &self.settings)?;
+    fn open(&self, name: &StoreName, provider: Provider<'_>, credentials: &Credentials) -> Result<Arc<dyn Backend>, Fault> {
+        let backend = backend::open(name, provider, credentials, &self.settings)?;
         Ok(Arc::new(Counted::new(backend, provider_kind(provider), self.metrics.clone())))
     }
 
-    fn known_version(&self, key: &CredentialKey) -> Option<String> {
-        let secret = (key.namespace.clone(), key.name.clone());
-        self.credentials().get(&secret).map(|known| known.version.clone()).filter(|version| !version.is_empty())
+    fn tokens(&self, granted: &Granted<CredentialRefs>) -> Option<Arc<dyn TokenSource>> {
+        let account = granted.account()?;
+        Some(Arc::new(AccountTokens::new(self.cluster.clone(), account)))
     }
 
-    /// The credential's gate; from now on its changes concern this store.
-    fn gate(&self, store: &StoreName, key: &CredentialKey) -> Arc<tokio::sync::Mutex<()>> {
-        let mut credentials = self.credentials();
-        let known = credentials.entry((key.namespace.clone(), key.name.clone())).or_default();
+    /// The versions under which a session is known, when none of them is in doubt.
+    fn known_versions(&self, holders: &BTreeSet<&Holder>) -> Option<String> {
+        let known = self.holders();
+        let versions = holders.iter().map(|holder| known.get(*holder).map(|known| known.version.as_str()).filter(|it| !it.is_empty()));
+        Some(joined(&versions.collect::<Option<Vec<_>>>()?))
+    }
+
+    /// The holder's gate; from now on its changes concern this store.
+    fn gate(&self, store: &StoreName, holder: &Holder) -> Arc<tokio::sync::Mutex<()>> {
+        let mut holders = self.holders();
+        let known = holders.entry(holder.clone()).or_default();
         known.stores.insert(store.clone());
         known.gate.clone()
     }
 
-    async fn read(&self, key: &CredentialKey) -> Result<Credential, Fault> {
-        let secret = (key.namespace.clone(), key.name.clone());
-        let changes = self.credentials().get(&secret).map(|known| known.changes);
-        let read = self.cluster.credential(&key.namespace, &key.name, &key.key).await;
-        if let (Ok(credential), Some(known)) = (&read, self.credentials().get_mut(&secret))
+    /// Everything that the credential names, each Secret and ConfigMap by one read.
+    async fn read_all(&self, granted: &Granted<CredentialRefs>) -> Result<(String, Credentials), Fault> {
+        let refs = granted.get();
+        let mut read = BTreeMap::new();
+        for holder in refs.holders() {
+            read.insert(holder, self.read(holder, &refs.keys_of(holder).collect::<Vec<_>>()).await?);
+        }
+        let mut credentials = Credentials { tokens: self.tokens(granted), ..Credentials::default() };
+        for (role, key) in &refs.keys {
+            let value = read.get(&key.holder).and_then(|credential| credential.values.get(&key.key)).cloned().ok_or_else(|| {
+                let detail = format!("{key} does not exist: create it with the store's credential");
+                Fault::new(Class::Unavailable, Reason::StoreNotReady, detail)
+            })?;
+            credentials.secrets.insert(*role, value);
+        }
+        let versions: Vec<&str> = read.values().map(|credential| credential.version.as_str()).collect();
+        Ok((joined(&versions), credentials))
+    }
+
+    async fn read(&self, holder: &Holder, keys: &[&str]) -> Result<Credential, Fault> {
+        let changes = self.holders().get(holder).map(|known| known.changes);
+        let read = self.cluster.credential(holder, keys).await;
+        if let (Ok(credential), Some(known)) = (&read, self.holders().get_mut(holder))
             && Some(known.changes) == changes
         {
             known.version.clone_from(&credential.version);
         }
         read.map_err(|error: ClusterError| Fault::cluster(format!("the store's credential could not be read: {error}")))
     }
+}
+
+/// In the order of their holders. Versions have no spaces.
+fn joined(versions: &[&str]) -> String {
+    versions.join(" ")
 }
 
 /// What a fetch gave: per entry the look, or why there is none; `None` where nothing was asked because another entry is refused.

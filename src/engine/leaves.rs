@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     core::PartialObjectMeta,
@@ -29,8 +30,8 @@ use super::{
     scene::{noon, written},
 };
 use crate::{
-    access::Search,
-    backend::{self, Backend, Settings},
+    access::{CredentialKey, Search, TokenAccount},
+    backend::{self, Backend, Credentials, Settings, TokenSource},
     cluster::target::TargetIndex,
     crd::{
         manifest,
@@ -298,14 +299,76 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     add("vault.server", json!({"vault": vault}), json!(servers[0].url), json!(servers[1].url));
     add("vault.path", json!({"vault": vault}), json!("team"), Value::Null);
     add("vault.caBundle", json!({"vault": vault}), json!("bm8gY2VydGlmaWNhdGU="), Value::Null);
-    add("vault.auth.tokenSecretRef.name", json!({"vault": vault}), json!("t"), json!("u"));
-    add("vault.auth.tokenSecretRef.key", json!({"vault": vault}), json!("root"), Value::Null);
-    let namespaces = if is_cluster { ["vault", "elsewhere"] } else { ["team", "elsewhere"] };
-    add("vault.auth.tokenSecretRef.namespace", json!({"vault": vault}), json!(namespaces[0]), json!(namespaces[1]));
+    of_vault(is_cluster, &vault, &mut add);
     let mut bound = specs.clone();
     bound.of(kind)["allowedKeys"] = json!([""]);
     rows.push(Row::new(format!("{kind}.spec.allowedKeys[]"), &bound, [json!("do*"), json!("{namespace}/**")]));
     rows
+}
+
+/// Takes a leaf of a provider block, the block, and the leaf's two values.
+type Add<'a> = dyn FnMut(&str, Value, Value, Value) + 'a;
+
+fn of_vault(is_cluster: bool, vault: &Value, add: &mut Add<'_>) {
+    let home = if is_cluster { "vault" } else { "team" };
+    let secret = |name: &str| json!({"name": name, "namespace": is_cluster.then_some(home)});
+    let with = |field: &str, value: Value| {
+        let mut vault = vault.clone();
+        vault[field] = value;
+        json!({ "vault": vault })
+    };
+    let authority = |kind: &str| json!({"type": kind, "name": "ca", "namespace": home});
+    add("vault.namespace", json!({"vault": vault}), json!("team/a"), Value::Null);
+    add("vault.caProvider", json!({"vault": vault}), authority("Secret"), Value::Null);
+    for (kind, other) in [("Secret", "ConfigMap"), ("ConfigMap", "Secret")] {
+        add(&format!("vault.caProvider.type={kind}"), with("caProvider", authority(kind)), json!(kind), json!(other));
+    }
+    let reference = |add: &mut Add<'_>, at: &str, around: &Value| {
+        add(&format!("vault.{at}.name"), around.clone(), json!("t"), json!("u"));
+        add(&format!("vault.{at}.key"), around.clone(), json!("other"), Value::Null);
+        add(&format!("vault.{at}.namespace"), around.clone(), json!(home), json!("elsewhere"));
+    };
+    reference(add, "caProvider", &with("caProvider", authority("Secret")));
+    let account = json!({"name": "sa", "namespace": home, "audiences": ["vault"]});
+    let token = json!({"serviceAccountRef": account});
+    // Each way with its texts, its references to Secrets, and its references that may be left out for another.
+    let ways = [
+        ("tokenSecretRef", secret("t"), &[][..], &[""][..], &[][..]),
+        ("appRole", json!({"roleId": "r", "secretRef": secret("t")}), &["path", "roleId"], &["secretRef"], &[]),
+        ("kubernetes", json!({"role": "r", "secretRef": secret("t")}), &["mountPath", "role"], &["secretRef"], &["secretRef"]),
+        ("jwt", json!({"role": "r", "secretRef": secret("t")}), &["path", "role"], &["secretRef"], &["secretRef"]),
+        ("userPass", json!({"username": "u", "secretRef": secret("t")}), &["path", "username"], &["secretRef"], &[]),
+        ("ldap", json!({"username": "u", "secretRef": secret("t")}), &["path", "username"], &["secretRef"], &[]),
+        ("cert", json!({"clientCert": secret("t"), "secretRef": secret("k")}), &["path", "vaultRole"], &["clientCert", "secretRef"], &[]),
+    ];
+    for (way, block, texts, secrets, optional) in ways {
+        let around = with("auth", json!({ way: block }));
+        add(&format!("vault.auth.{way}"), around.clone(), block.clone(), Value::Null);
+        for text in texts {
+            add(&format!("vault.auth.{way}.{text}"), around.clone(), json!("one"), json!("two"));
+        }
+        for field in secrets {
+            reference(add, format!("auth.{way}.{field}").trim_end_matches('.'), &around);
+        }
+        for field in optional {
+            add(&format!("vault.auth.{way}.{field}"), around.clone(), block[*field].clone(), Value::Null);
+        }
+    }
+    let role = with("auth", json!({"appRole": {"roleRef": secret("r"), "secretRef": secret("t")}}));
+    add("vault.auth.appRole.roleRef", role.clone(), secret("r"), Value::Null);
+    reference(add, "auth.appRole.roleRef", &role);
+    for (at, block) in [
+        ("kubernetes.serviceAccountRef", json!({"kubernetes": {"role": "r", "serviceAccountRef": account}})),
+        ("jwt.kubernetesServiceAccountToken", json!({"jwt": {"role": "r", "kubernetesServiceAccountToken": token}})),
+    ] {
+        let around = with("auth", block.clone());
+        let (way, field) = at.split_once('.').expect("a way and its field");
+        add(&format!("vault.auth.{at}"), around.clone(), block[way][field].clone(), Value::Null);
+        let at = if way == "jwt" { format!("{at}.serviceAccountRef") } else { at.to_owned() };
+        add(&format!("vault.auth.{at}.name"), around.clone(), json!("sa"), json!("other"));
+        add(&format!("vault.auth.{at}.namespace"), around.clone(), json!(home), json!("elsewhere"));
+        add(&format!("vault.auth.{at}.audiences[]"), around, json!("vault"), json!("bao"));
+    }
 }
 
 fn of_conditions(specs: &Specs) -> Vec<Row> {
@@ -462,13 +525,16 @@ impl Stage {
         snapshot
     }
 
-    /// The token of a credential says which it is.
+    /// Each secret of a credential says which it is.
     fn open(&self, judged: &Judged, name: &StoreName) -> Result<Arc<dyn Backend>, Fault> {
         let view = judged.request.stores[name].as_ref().expect("a store that was judged");
         let credential = judged.credentials[name].clone()?;
-        let token = credential.map(|key| SecretValue::from(format!("{}/{}/{}", key.get().namespace, key.get().name, key.get().key)));
+        let said = |key: &CredentialKey| SecretValue::from(format!("{}/{}/{}", key.holder.namespace, key.holder.name, key.key));
+        let secrets = credential.get().keys.iter().map(|(role, key)| (*role, said(key))).collect();
+        let tokens = credential.get().account.clone().map(|account| Arc::new(Minted(account)) as Arc<dyn TokenSource>);
+        let credentials = Credentials { secrets, tokens };
         let provider: Provider<'_> = view.provider()?;
-        backend::open(name, provider, token, &self.settings())
+        backend::open(name, provider, &credentials, &self.settings())
     }
 
     fn settings(&self) -> Settings {
@@ -483,6 +549,22 @@ impl Stage {
             call_timeout: Duration::from_secs(20),
         }
     }
+}
+
+/// A token that says whose it is.
+#[derive(Debug)]
+struct Minted(TokenAccount);
+
+#[async_trait]
+impl TokenSource for Minted {
+    async fn token(&self) -> Result<SecretValue, Fault> {
+        Ok(SecretValue::from(graphic(&format!("{:?}", self.0))))
+    }
+}
+
+/// As a header can hold it.
+fn graphic(text: &str) -> String {
+    text.chars().map(|character| if character.is_ascii_graphic() { character } else { '_' }).collect()
 }
 
 async fn sighting(backend: &dyn Backend, item: &Item) -> Sighting {
@@ -536,18 +618,29 @@ impl Server {
                     let Ok(byte) = connection.read_u8().await else { break };
                     head.push(byte);
                 }
-                let _ = connection.write_all(answer(name, &String::from_utf8_lossy(&head)).as_bytes()).await;
+                let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                let mut body = vec![0; length.unwrap_or(0)];
+                let _ = connection.read_exact(&mut body).await;
+                let _ = connection.write_all(answer(name, &head, &String::from_utf8_lossy(&body)).as_bytes()).await;
             }
         });
         Self { url, _task: AbortOnDropHandle::new(task) }
     }
 }
 
-fn answer(name: &str, head: &str) -> String {
+fn answer(name: &str, head: &str, body: &str) -> String {
     let line = head.lines().next().unwrap_or_default();
-    let token = head.lines().find(|line| line.to_ascii_lowercase().starts_with("x-vault-token")).unwrap_or_default();
-    let value = json!({"data": {"data": {"a": format!("{name}: {line} {token}")}, "metadata": {"version": 3, "deletion_time": "", "destroyed": false}}});
+    let headers: Vec<&str> =
+        head.lines().filter(|line| line.starts_with("x-vault-token") || line.starts_with("x-vault-namespace")).collect();
+    let login = json!({"auth": {"client_token": graphic(&format!("{line} {body}")), "lease_duration": 0}});
+    let value = json!({"data": {"data": {"a": format!("{name}: {line} {}", headers.join(" "))}, "metadata": {"version": 3, "deletion_time": "", "destroyed": false}}});
     let engine = json!({"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}});
-    let body = if line.contains("/sys/internal/") { engine } else { value }.to_string();
+    let body = match line {
+        line if line.contains("/sys/internal/") => engine,
+        line if line.starts_with("post") => login,
+        _ => value,
+    };
+    let body = body.to_string();
     format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }

@@ -10,3 +10,4 @@ pub mod report;
 pub mod resolve;
 #[cfg(test)]
 mod scene;
+mod token;

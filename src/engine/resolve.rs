@@ -14,7 +14,7 @@ use kube::{
 };
 
 use crate::{
-    access::{self, Asker, CredentialKey, Granted, SeenStore, StoreSpec},
+    access::{self, Asker, CredentialRefs, Granted, SeenStore, StoreSpec},
     cluster::target::{TargetFacts, TargetIndex, TargetName},
     crd::{
         condition,
@@ -221,7 +221,7 @@ pub struct Judged {
     pub request: Request,
     pub verdicts: Vec<Result<Granted<Item>, Fault>>,
     /// Which credential each store's sessions need.
-    pub credentials: BTreeMap<StoreName, Result<Option<Granted<CredentialKey>>, Fault>>,
+    pub credentials: BTreeMap<StoreName, Result<Granted<CredentialRefs>, Fault>>,
     /// Hash of what the target is computed from besides values.
     pub inputs: String,
     /// Hash of store UIDs and generations under which values are found.

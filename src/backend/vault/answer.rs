@@ -4,11 +4,12 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use http::HeaderValue;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
+use super::{failure::Failure, login};
 use crate::{item::Fetched, secret::SecretValue};
 
 /// A whole answer.
@@ -63,6 +64,39 @@ pub(super) fn names(answer: &Answer) -> Result<Vec<String>, Failure> {
         404 => Err(answer.malformed()),
         _ => Err(answer.failure()),
     }
+}
+
+/// A token as a login or a renewal grants it.
+pub(super) struct Grant {
+    pub token: HeaderValue,
+    /// None for ever.
+    pub life: Option<Duration>,
+    pub is_renewable: bool,
+}
+
+/// The answer to a login or to a renewal.
+pub(super) fn grant(answer: &Answer) -> Result<Grant, Failure> {
+    #[derive(Deserialize)]
+    struct Login<'a> {
+        #[serde(borrow)]
+        auth: Auth<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Auth<'a> {
+        #[serde(borrow)]
+        client_token: Cow<'a, str>,
+        lease_duration: u64,
+        #[serde(default)]
+        renewable: bool,
+    }
+    if answer.status != 200 {
+        return Err(answer.failure());
+    }
+    let Login { auth } = serde_json::from_slice(&answer.body).map_err(|_| answer.malformed())?;
+    let token = login::sensitive(auth.client_token.as_bytes()).ok_or(answer.malformed())?;
+    // Beyond a year no clock of ours has to know.
+    let life = Duration::from_secs(auth.lease_duration.min(366 * 24 * 3600));
+    Ok(Grant { token, life: Some(life).filter(|life| !life.is_zero()), is_renewable: auth.renewable })
 }
 
 /// The answer to the question what is mounted at a path.
@@ -151,6 +185,11 @@ impl Answer {
         }
         let answer: Errors = serde_json::from_slice(&self.body).ok()?;
         answer.data.is_none().then_some(answer.errors)
+    }
+
+    /// Whether a refusal is about the token itself rather than about what it may read.
+    pub fn names_the_token(&self) -> bool {
+        self.errors().is_some_and(|errors| errors.iter().any(|error| error.contains("invalid token") || error.contains("bad token")))
     }
 
     fn malformed(&self) -> Failure {

@@ -7,8 +7,13 @@ use std::time::Duration;
 use crate::fault::{Class, Fault, Reason};
 
 /// Why a call gave nothing that can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
+    #[error("the Vault server refused the login by provider.vault.auth.{0}: {remedy}", remedy = remedy(.0))]
+    LoginRefused(&'static str),
+    /// The Kubernetes API gave none; the fault names account and remedy.
+    #[error("{detail}", detail = .0.detail)]
+    NoAccountToken(Fault),
     #[error("the Vault server refused the token or its policies: renew the token, or allow it to read this key (list, for a search)")]
     Denied,
     #[error("the Vault server is sealed: unseal it")]
@@ -53,12 +58,39 @@ pub(super) enum Failure {
     Broken,
 }
 
+/// What to check, in the order of likelihood.
+fn remedy(method: &str) -> &'static str {
+    match method {
+        "appRole" => "check path, role id and secret id (it may have been used up, or have expired)",
+        "kubernetes" => {
+            "check mountPath and role, that the role names the ServiceAccount and has one of its audiences as `audience` (a role without `audience` rejects such tokens), and that the server may review tokens"
+        }
+        "jwt" => "check path and role, and that the role's bound_audiences and bound claims fit the token",
+        "cert" => "check path and vaultRole, and that the role trusts the certificate's authority",
+        _ => "check path, username and password",
+    }
+}
+
 impl Failure {
+    /// The same about a login: what the server calls impossible or forbidden there, it refuses.
+    pub fn of_login(self, method: &'static str) -> Self {
+        match self {
+            Self::Denied | Self::Refused(400) | Self::NoEngine => Self::LoginRefused(method),
+            other => other,
+        }
+    }
+
+    /// Whether trying again soon would end the same.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Denied | Self::LoginRefused(_))
+    }
+
     /// The fault of what was wanted, such as `remote key "db"`.
     pub fn fault(self, subject: &str) -> Fault {
         let detail = format!("{subject}: {self}");
         match self {
-            Self::Denied => Fault::access_denied(detail),
+            Self::Denied | Self::LoginRefused(_) => Fault::access_denied(detail),
+            Self::NoAccountToken(fault) => Fault { detail, ..fault },
             Self::Throttled { after } => Fault::throttled(after, detail),
             Self::Sealed => Fault::new(Class::Unavailable, Reason::Sealed, detail),
             Self::NoVersionNumber => Fault::invalid(Reason::InvalidSpec, detail),

@@ -1,11 +1,13 @@
-//! Provider `vault`: KV version 2 of Vault and OpenBao, with a token.
+//! Provider `vault`: KV version 2 of Vault and OpenBao.
 //!
 //! The three outcomes are decided here; `answer` reads what the server said, `failure` says what can go wrong and what to do about
-//! it, `session` talks. What `vaultrs` knows about paths and queries is used; its client is not: it reads `VAULT_*` variables, buffers
+//! it, `session` keeps the token that `login` gets, `connection` talks. What `vaultrs` knows about paths and queries is used; its client is not: it reads `VAULT_*` variables, buffers
 //! answers without a limit, drops headers such as Retry-After, and loses digits.
 
 mod answer;
+mod connection;
 mod failure;
+mod login;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -14,19 +16,22 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
+use rustify::{
+    endpoint::Endpoint,
+    enums::{RequestMethod, RequestType, ResponseType},
+};
 use vaultrs::api::kv2::requests::{ListSecretsRequest, ReadSecretRequest};
 
 use crate::{
-    backend::{Backend, List, Settings, not_found},
+    backend::{Backend, Credentials, List, Settings, not_found},
     crd::v1alpha1::VaultProvider,
     fault::{Fault, Reason},
     item::Reading,
     name::{ProviderKind, RemoteKey, RemoteRef},
-    secret::SecretValue,
 };
 use answer::{Engine, Kept};
 use failure::Failure;
-use session::{MountRequest, Session};
+use session::Session;
 
 /// Calls of one listing that are under way at once.
 const LISTS_IN_FLIGHT: usize = 8;
@@ -36,10 +41,10 @@ const MAX_NAMES: usize = 100_000;
 /// Builds the session of a store.
 ///
 /// # Errors
-/// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable token.
-pub fn open(spec: &VaultProvider, credential: Option<SecretValue>, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
+/// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable credential.
+pub fn open(spec: &VaultProvider, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     let mount = mount_path(spec.path.as_deref().unwrap_or("secret"))?;
-    let session = Session::open(spec, credential)?;
+    let session = Session::open(spec, credentials)?;
     Ok(Arc::new(Vault { session, mount, deadline: settings.call_timeout }))
 }
 
@@ -50,6 +55,26 @@ fn mount_path(text: &str) -> Result<String, Fault> {
         Fault::invalid(Reason::InvalidSpec, detail)
     })?;
     Ok(path.as_str().to_owned())
+}
+
+/// What is mounted at a path; answered to every token that may look at anything below it, whatever its policies say of this path.
+#[derive(Debug)]
+struct MountRequest {
+    mount: String,
+}
+
+impl Endpoint for MountRequest {
+    type Response = ();
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        format!("sys/internal/ui/mounts/{}", self.mount)
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::GET
+    }
 }
 
 #[derive(Debug)]
@@ -80,7 +105,7 @@ impl Vault {
     /// What the engine keeps under the key. `Nothing` is said only when the engine itself was seen: a proxy, another engine at
     /// the same path or a mount that went away answer 404 too.
     async fn look(&self, wanted: &RemoteRef, version: Option<u64>) -> Result<Kept, Failure> {
-        let request = ReadSecretRequest { mount: self.mount.clone(), path: wanted.key.as_str().to_owned(), version };
+        let request = || ReadSecretRequest { mount: self.mount.clone(), path: wanted.key.as_str().to_owned(), version };
         let kept = answer::kept(&self.session.call(request).await?, version)?;
         if matches!(kept, Kept::Nothing) {
             self.see_engine().await?;
@@ -90,7 +115,7 @@ impl Vault {
 
     /// Succeeds when the mount path is that of a KV version 2 engine which the token may look into.
     async fn see_engine(&self) -> Result<(), Failure> {
-        let answer = self.session.call(MountRequest { mount: self.mount.clone() }).await?;
+        let answer = self.session.call(|| MountRequest { mount: self.mount.clone() }).await?;
         match answer::engine(&answer)? {
             Engine { path, is_kv2: true } if path.trim_end_matches('/') == self.mount => Ok(()),
             _ => Err(Failure::NoEngine),
@@ -99,7 +124,7 @@ impl Vault {
 
     /// The names in one folder (empty, or with a slash at its end); those that end in a slash are folders.
     async fn folder(&self, folder: String) -> Result<Vec<String>, Fault> {
-        let request = ListSecretsRequest { mount: self.mount.clone(), path: folder.clone() };
+        let request = || ListSecretsRequest { mount: self.mount.clone(), path: folder.clone() };
         let names = match self.session.call(request).await {
             Ok(answer) => answer::names(&answer),
             Err(failure) => Err(failure),

@@ -4,10 +4,12 @@ mod entry;
 mod external_secret;
 mod schema;
 mod store;
+mod vault;
 
 pub use entry::{Entry, Place, Reference};
 pub use external_secret::*;
 pub use store::*;
+pub use vault::*;
 
 /// API group of all kinds.
 pub const GROUP: &str = "keyferry.dev";
@@ -17,3 +19,5 @@ pub const MANAGED_LABEL: &str = "keyferry.dev/managed";
 pub const REFRESH_ANNOTATION: &str = "keyferry.dev/refresh";
 /// Annotation on a store that lifts the brake on deletions by absence.
 pub const CONFIRM_ABSENCE_ANNOTATION: &str = "keyferry.dev/confirm-absence";
+/// Annotation by which a ServiceAccount consents to tokens being requested for it: `"true"`.
+pub const ALLOW_TOKEN_ANNOTATION: &str = "keyferry.dev/allow-token";

@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::VaultProvider;
+
 /// Where values live, for the objects of one namespace.
 #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[kube(
@@ -46,7 +48,7 @@ pub struct SecretStoreSpec {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.allowAllNamespaces) || !self.allowAllNamespaces || !has(self.conditions)").message("allowAllNamespaces: true and conditions exclude each other"))]
-#[x_kube(validation = Rule::new("!has(self.provider.vault) || has(self.provider.vault.auth.tokenSecretRef.namespace)").message("provider.vault.auth.tokenSecretRef.namespace is needed in a ClusterSecretStore: it has no namespace of its own"))]
+#[x_kube(validation = Rule::new("!has(self.provider.vault) || !has(self.provider.vault.auth.tokenSecretRef) || has(self.provider.vault.auth.tokenSecretRef.namespace)").message("provider.vault.auth.tokenSecretRef.namespace is needed in a ClusterSecretStore: it has no namespace of its own"))]
 pub struct ClusterSecretStoreSpec {
     /// The system: exactly one of its members.
     pub provider: ProviderBlock,
@@ -125,33 +127,6 @@ impl ProviderBlock {
     }
 }
 
-/// Vault or OpenBao: KV version 2.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct VaultProvider {
-    /// Address, such as `https://vault.example.com:8200`.
-    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^/?#@\s]+/?$"))]
-    pub server: String,
-    /// Mount path of the KV version 2 engine. Default `secret`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    pub path: Option<String>,
-    /// PEM certificates that sign the server's, base64-encoded; the system's own without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 262_144))]
-    pub ca_bundle: Option<String>,
-    /// How to log in.
-    pub auth: VaultAuth,
-}
-
-/// How to log in to Vault.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct VaultAuth {
-    /// A token that stands in a Secret.
-    pub token_secret_ref: SecretKeyRef,
-}
-
 /// One key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -159,7 +134,7 @@ pub struct SecretKeyRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key in the Secret. Default `token`.
+    /// Key in the Secret. The default is that of the field which names the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
@@ -167,6 +142,49 @@ pub struct SecretKeyRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
+}
+
+/// A ServiceAccount whose tokens may be requested: one that is annotated `keyferry.dev/allow-token: "true"`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAccountRef {
+    /// Name of the ServiceAccount.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Namespace of the ServiceAccount: needed in a ClusterSecretStore; in a SecretStore it is always the store's own, and another is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Who the token is for. Default `vault`. The API server itself is refused as audience.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 512)))]
+    pub audiences: Option<Vec<String>>,
+}
+
+/// Where certificates of an authority stand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaProvider {
+    /// What holds them.
+    pub r#type: CaProviderType,
+    /// Name of the Secret or ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its key that holds PEM certificates. Default `ca.crt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+    /// Its namespace: needed in a ClusterSecretStore; in a SecretStore it is always the store's own, and another is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// What holds certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum CaProviderType {
+    Secret,
+    ConfigMap,
 }
 
 /// An encrypted file store.

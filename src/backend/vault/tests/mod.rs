@@ -1,5 +1,7 @@
 //! Wire shapes that no real server can be made to show. What a real one shows is in the contract suite.
 
+mod logins;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -15,7 +17,8 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    backend::{Backend, Settings, open},
+    access::Role,
+    backend::{Backend, Credentials, Settings, open},
     crd::v1alpha1::{Provider, SecretKeyRef, VaultAuth, VaultProvider},
     fault::{Class, Fault, Reason},
     item::Reading,
@@ -37,6 +40,11 @@ struct Server {
 
 impl Server {
     async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start_with_head(move |head| answer(head.lines().next().unwrap())).await
+    }
+
+    /// By the whole request.
+    async fn start_with_head(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (seen, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
@@ -69,8 +77,12 @@ async fn serve(mut connection: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer:
         let Ok(byte) = connection.read_u8().await else { return };
         head.push(byte);
     }
-    let head = String::from_utf8(head).unwrap();
-    let bytes = answer(head.lines().next().unwrap());
+    let mut head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    connection.read_exact(&mut body).await.unwrap();
+    head.push_str(std::str::from_utf8(&body).unwrap());
+    let bytes = answer(&head);
     seen.lock().unwrap().push(head);
     // An empty answer is silence: the connection stays open until the client gives up.
     if bytes.is_empty() {
@@ -91,13 +103,19 @@ fn http_with(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
 
 fn spec(server: &str) -> VaultProvider {
     let token_secret_ref = SecretKeyRef { name: "vault".into(), key: None, namespace: None };
-    VaultProvider { server: server.into(), path: None, ca_bundle: None, auth: VaultAuth { token_secret_ref } }
+    let auth = VaultAuth { token_secret_ref: Some(token_secret_ref), ..VaultAuth::default() };
+    VaultProvider { server: server.into(), path: None, namespace: None, ca_bundle: None, ca_provider: None, auth }
+}
+
+fn holding(token: Option<&str>) -> Credentials {
+    let secrets = token.map(|token| (Role::Token, SecretValue::from(token.to_owned())));
+    Credentials { secrets: secrets.into_iter().collect(), tokens: None }
 }
 
 fn store(spec: &VaultProvider, token: Option<&str>) -> Result<Arc<dyn Backend>, Fault> {
     let name = StoreName::Namespaced { namespace: "team".into(), name: "vault".into() };
     let settings = Settings { call_timeout: Duration::from_secs(20), ..Settings::default() };
-    open(&name, Provider::Vault(spec), token.map(|token| SecretValue::from(token.to_owned())), &settings)
+    open(&name, Provider::Vault(spec), &holding(token), &settings)
 }
 
 async fn read(store: &dyn Backend, key: &str, version: Option<&str>) -> Reading {
@@ -273,7 +291,7 @@ async fn an_answer_that_breaks_off_or_is_packed_is_unknown() {
 
 #[tokio::test]
 async fn an_answer_is_read_to_its_limit_only() {
-    let value = "x".repeat(super::session::MAX_BODY);
+    let value = "x".repeat(crate::backend::vault::connection::MAX_BODY);
     let body = format!(r#"{{"data":{{"data":{{"a":"{value}"}},"metadata":{{"version":1}}}}}}"#);
     for bytes in [http(200, &body), [b"HTTP/1.1 200 X\r\nconnection: close\r\n\r\n", body.as_bytes()].concat()] {
         let server = Server::answering(bytes).await;
@@ -286,7 +304,7 @@ async fn a_server_that_says_nothing_ends_at_the_deadline() {
     let server = Server::answering(Vec::new()).await;
     let settings = Settings { call_timeout: Duration::from_millis(100), ..Settings::default() };
     let name = StoreName::Cluster { name: "vault".into() };
-    let store = open(&name, Provider::Vault(&spec(&server.url)), Some(SecretValue::from(TOKEN.to_owned())), &settings).unwrap();
+    let store = open(&name, Provider::Vault(&spec(&server.url)), &holding(Some(TOKEN)), &settings).unwrap();
     let fault = unknown(read(store.as_ref(), "db", None).await, "silence");
     assert!(fault.detail.contains("deadline"), "{fault}");
 }
@@ -301,7 +319,7 @@ async fn the_deadline_is_that_of_the_whole_look() {
     .await;
     let settings = Settings { call_timeout: Duration::from_millis(500), ..Settings::default() };
     let name = StoreName::Cluster { name: "vault".into() };
-    let store = open(&name, Provider::Vault(&spec(&server.url)), Some(SecretValue::from(TOKEN.to_owned())), &settings).unwrap();
+    let store = open(&name, Provider::Vault(&spec(&server.url)), &holding(Some(TOKEN)), &settings).unwrap();
     let fault = unknown(read(store.as_ref(), "db", None).await, "the look at the mount hangs");
     assert!(fault.detail.contains("deadline"), "{fault}");
     let fault = store.lister().unwrap().list(None).await.unwrap_err();
@@ -420,9 +438,8 @@ async fn a_token_is_sent_trimmed_and_shown_nowhere() {
         let head = server.heads().pop().unwrap();
         assert!(head.contains("x-vault-token: hvs.canary-token\r\n"), "{token:?}: {head}");
     }
-    let credential = SecretValue::from(TOKEN.to_owned());
-    let session = super::session::Session::open(&spec, Some(credential)).unwrap();
-    let vault = super::Vault { session, mount: "secret".into(), deadline: Duration::from_secs(1) };
+    let session = crate::backend::vault::session::Session::open(&spec, &holding(Some(TOKEN))).unwrap();
+    let vault = crate::backend::vault::Vault { session, mount: "secret".into(), deadline: Duration::from_secs(1) };
     assert!(!format!("{vault:?}").contains("canary"), "{vault:?}");
 }
 
@@ -469,7 +486,7 @@ fn a_block_that_cannot_work_names_its_field() {
 
 #[test]
 fn a_found_value_is_shown_by_no_debug_text() {
-    let answer = super::answer::Answer { status: 200, retry_after: None, body: FOUND.as_bytes().to_vec().into() };
-    let kept = super::answer::kept(&answer, None).unwrap();
+    let answer = crate::backend::vault::answer::Answer { status: 200, retry_after: None, body: FOUND.as_bytes().to_vec().into() };
+    let kept = crate::backend::vault::answer::kept(&answer, None).unwrap();
     assert!(!format!("{kept:?}").contains(CANARY), "{kept:?}");
 }

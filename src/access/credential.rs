@@ -1,0 +1,222 @@
+//! What a store's `auth` names, judged: keys of Secrets and ConfigMaps by what they are for, and a ServiceAccount whose token is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Granted, SeenStore, provider};
+use crate::{
+    crd::v1alpha1::{CaProvider, CaProviderType, Provider, SecretKeyRef, ServiceAccountRef, VaultAuth, VaultProvider},
+    fault::{Fault, Reason, quote},
+    name::StoreName,
+};
+
+/// What a key of a credential is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    Token,
+    AppRoleId,
+    SecretId,
+    Password,
+    Jwt,
+    ClientCertificate,
+    ClientKey,
+    /// Certificates that sign the server's.
+    Authority,
+}
+
+/// The kind of what holds keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HolderKind {
+    Secret,
+    ConfigMap,
+}
+
+/// A Secret or ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Holder {
+    pub kind: HolderKind,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// One key of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialKey {
+    pub holder: Holder,
+    pub key: String,
+}
+
+/// A ServiceAccount whose token is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenAccount {
+    pub namespace: String,
+    pub name: String,
+    /// Never empty.
+    pub audiences: Vec<String>,
+    /// The token is for the API server of this cluster, and goes nowhere else.
+    pub is_for_this_cluster: bool,
+}
+
+/// All that a store needs to log in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialRefs {
+    pub keys: BTreeMap<Role, CredentialKey>,
+    pub account: Option<TokenAccount>,
+}
+
+impl CredentialRefs {
+    /// What has to be read, each once.
+    #[must_use]
+    pub fn holders(&self) -> BTreeSet<&Holder> {
+        self.keys.values().map(|key| &key.holder).collect()
+    }
+
+    /// The keys of one holder.
+    pub fn keys_of<'a>(&'a self, holder: &'a Holder) -> impl Iterator<Item = &'a str> {
+        self.keys.values().filter(move |key| &key.holder == holder).map(|key| key.key.as_str())
+    }
+}
+
+impl Granted<CredentialRefs> {
+    /// The account for which tokens may be requested.
+    #[must_use]
+    pub fn account(&self) -> Option<Granted<TokenAccount>> {
+        self.0.account.clone().map(Granted)
+    }
+}
+
+impl std::fmt::Display for CredentialKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Holder { kind, namespace, name } = &self.holder;
+        write!(f, "{kind:?} {namespace}/{name} with key {}", quote(&self.key))
+    }
+}
+
+/// What a store's `auth` names: of the store's own namespace for a `SecretStore`, whatever its spec says.
+///
+/// # Errors
+/// `NotAllowed` when it names another namespace, or the API server as audience of a token; `InvalidSpec` when it names none where the
+/// store has none of its own, and without a provider or a way to log in.
+pub fn credential(store: &SeenStore<'_>) -> Result<Granted<CredentialRefs>, Fault> {
+    let mut naming = Naming { store: store.name, refs: CredentialRefs::default() };
+    match provider(store)? {
+        Provider::Vault(vault) => naming.vault(vault)?,
+        Provider::File(_) | Provider::Env(_) | Provider::Fake(_) => {}
+    }
+    Ok(Granted(naming.refs))
+}
+
+/// Takes in what one store's fields name.
+struct Naming<'a> {
+    store: &'a StoreName,
+    refs: CredentialRefs,
+}
+
+impl Naming<'_> {
+    fn vault(&mut self, vault: &VaultProvider) -> Result<(), Fault> {
+        if let Some(authority) = &vault.ca_provider {
+            self.authority("provider.vault.caProvider", authority)?;
+        }
+        self.vault_auth(&vault.auth)
+    }
+
+    fn vault_auth(&mut self, auth: &VaultAuth) -> Result<(), Fault> {
+        let at = |field: &str| format!("provider.vault.auth.{field}");
+        match auth {
+            VaultAuth { token_secret_ref: Some(token), .. } => self.secret(Role::Token, &at("tokenSecretRef"), token, "token"),
+            VaultAuth { app_role: Some(role), .. } => {
+                if let Some(id) = &role.role_ref {
+                    self.secret(Role::AppRoleId, &at("appRole.roleRef"), id, "roleId")?;
+                }
+                self.secret(Role::SecretId, &at("appRole.secretRef"), &role.secret_ref, "secretId")
+            }
+            VaultAuth { kubernetes: Some(login), .. } => {
+                let account = login.service_account_ref.as_ref();
+                self.jwt(&at("kubernetes"), login.secret_ref.as_ref(), account, "serviceAccountRef")
+            }
+            VaultAuth { jwt: Some(login), .. } => {
+                let account = login.kubernetes_service_account_token.as_ref().map(|token| &token.service_account_ref);
+                self.jwt(&at("jwt"), login.secret_ref.as_ref(), account, "kubernetesServiceAccountToken.serviceAccountRef")
+            }
+            VaultAuth { user_pass: Some(login), .. } => {
+                self.secret(Role::Password, &at("userPass.secretRef"), &login.secret_ref, "password")
+            }
+            VaultAuth { ldap: Some(login), .. } => self.secret(Role::Password, &at("ldap.secretRef"), &login.secret_ref, "password"),
+            VaultAuth { cert: Some(login), .. } => {
+                self.secret(Role::ClientCertificate, &at("cert.clientCert"), &login.client_cert, "tls.crt")?;
+                self.secret(Role::ClientKey, &at("cert.secretRef"), &login.secret_ref, "tls.key")
+            }
+            VaultAuth { .. } => {
+                Err(Fault::invalid(Reason::InvalidSpec, "provider.vault.auth names no way to log in: set one of its members"))
+            }
+        }
+    }
+
+    /// A JWT of a Secret or of a ServiceAccount.
+    fn jwt(
+        &mut self,
+        field: &str,
+        secret: Option<&SecretKeyRef>,
+        account: Option<&ServiceAccountRef>,
+        account_field: &str,
+    ) -> Result<(), Fault> {
+        match (secret, account) {
+            (Some(secret), None) => self.secret(Role::Jwt, &format!("{field}.secretRef"), secret, "token"),
+            (None, Some(account)) => self.account(&format!("{field}.{account_field}"), account),
+            _ => Err(Fault::invalid(Reason::InvalidSpec, format!("{field} needs exactly one of secretRef and {account_field}: set one"))),
+        }
+    }
+
+    fn secret(&mut self, role: Role, field: &str, named: &SecretKeyRef, default_key: &str) -> Result<(), Fault> {
+        let namespace = self.namespace(field, named.namespace.as_deref())?;
+        let holder = Holder { kind: HolderKind::Secret, namespace, name: named.name.clone() };
+        let key = named.key.clone().unwrap_or_else(|| default_key.to_owned());
+        self.refs.keys.insert(role, CredentialKey { holder, key });
+        Ok(())
+    }
+
+    fn authority(&mut self, field: &str, named: &CaProvider) -> Result<(), Fault> {
+        let namespace = self.namespace(field, named.namespace.as_deref())?;
+        let kind = match named.r#type {
+            CaProviderType::Secret => HolderKind::Secret,
+            CaProviderType::ConfigMap => HolderKind::ConfigMap,
+        };
+        let key = named.key.clone().unwrap_or_else(|| "ca.crt".to_owned());
+        self.refs.keys.insert(Role::Authority, CredentialKey { holder: Holder { kind, namespace, name: named.name.clone() }, key });
+        Ok(())
+    }
+
+    fn account(&mut self, field: &str, named: &ServiceAccountRef) -> Result<(), Fault> {
+        let namespace = self.namespace(field, named.namespace.as_deref())?;
+        let audiences = named.audiences.clone().filter(|audiences| !audiences.is_empty()).unwrap_or_else(|| vec!["vault".to_owned()]);
+        if audiences.iter().any(|audience| is_api_server(audience)) {
+            return Err(Fault::not_allowed(format!(
+                "{field}.audiences names the API server: whoever got such a token could act as the ServiceAccount; name the server that it is for"
+            )));
+        }
+        self.refs.account = Some(TokenAccount { namespace, name: named.name.clone(), audiences, is_for_this_cluster: false });
+        Ok(())
+    }
+
+    /// The one place that says in which namespace a store's reference leads.
+    fn namespace(&self, field: &str, named: Option<&str>) -> Result<String, Fault> {
+        match (self.store, named) {
+            (StoreName::Namespaced { namespace, .. }, None) => Ok(namespace.clone()),
+            (StoreName::Namespaced { namespace, .. }, Some(other)) if namespace == other => Ok(namespace.clone()),
+            (StoreName::Namespaced { .. }, Some(_)) => {
+                Err(Fault::not_allowed(format!("{field}.namespace is another namespace than the SecretStore's: remove it")))
+            }
+            (StoreName::Cluster { .. }, Some(namespace)) => Ok(namespace.to_owned()),
+            (StoreName::Cluster { .. }, None) => {
+                Err(Fault::invalid(Reason::InvalidSpec, format!("{field}.namespace is needed in a ClusterSecretStore: add it")))
+            }
+        }
+    }
+}
+
+/// The names that API servers go by unless they are told otherwise. The cluster's own are known only when a token is requested, and
+/// refused there.
+fn is_api_server(audience: &str) -> bool {
+    let host = audience.split_once("://").map_or(audience, |(_, rest)| rest);
+    let host = host.split(['/', ':']).next().unwrap_or_default();
+    host == "kubernetes" || host == "kubernetes.default" || host.starts_with("kubernetes.default.svc")
+}

@@ -1,0 +1,179 @@
+//! The block of provider `vault`, with the field names of External Secrets where they mean the same.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{CaProvider, SecretKeyRef, ServiceAccountRef};
+
+/// Vault or OpenBao.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.caBundle) || !has(self.caProvider)").message("caBundle and caProvider exclude each other"))]
+pub struct VaultProvider {
+    /// Address, such as `https://vault.example.com:8200`.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^/?#@\s]+/?$"))]
+    pub server: String,
+    /// Mount path of the KV version 2 engine. Default `secret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// Namespace of OpenBao or Vault Enterprise, such as `team/a`: login and reads happen there. The root namespace without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub namespace: Option<String>,
+    /// PEM certificates that sign the server's, base64-encoded; the system's own without it and without `caProvider`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 262_144))]
+    pub ca_bundle: Option<String>,
+    /// Where PEM certificates that sign the server's stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_provider: Option<CaProvider>,
+    /// How to log in: exactly one way.
+    pub auth: VaultAuth,
+}
+
+/// How to log in to Vault: exactly one of its members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.tokenSecretRef), has(self.appRole), has(self.kubernetes), has(self.jwt), has(self.userPass), has(self.ldap), has(self.cert)].exists_one(p, p)").message("needs exactly one of tokenSecretRef, appRole, kubernetes, jwt, userPass, ldap, cert"))]
+pub struct VaultAuth {
+    /// A token that stands in a Secret; key `token` by default. It is read again when the Secret changes, and never renewed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SecretKeyRef>,
+    /// An AppRole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_role: Option<VaultAppRole>,
+    /// A ServiceAccount, which the server has reviewed by its Kubernetes cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<VaultKubernetes>,
+    /// A JWT, of a Secret or of a ServiceAccount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<VaultJwt>,
+    /// User name and password of the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_pass: Option<VaultUserPass>,
+    /// User name and password of a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ldap: Option<VaultLdap>,
+    /// A TLS client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<VaultCert>,
+}
+
+/// Login by AppRole.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.roleId) != has(self.roleRef)").message("needs exactly one of roleId and roleRef"))]
+pub struct VaultAppRole {
+    /// Where the method is mounted. Default `approle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// The role's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub role_id: Option<String>,
+    /// A Secret with the role's id; key `roleId` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_ref: Option<SecretKeyRef>,
+    /// A Secret with the secret id; key `secretId` by default.
+    pub secret_ref: SecretKeyRef,
+}
+
+/// Login by a ServiceAccount's token that the server has reviewed by its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.serviceAccountRef) != has(self.secretRef)").message("needs exactly one of serviceAccountRef and secretRef"))]
+pub struct VaultKubernetes {
+    /// Where the method is mounted. Default `kubernetes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub mount_path: Option<String>,
+    /// The server's role; it must have one of the token's audiences as its `audience`.
+    #[schemars(length(min = 1, max = 512))]
+    pub role: String,
+    /// The ServiceAccount; a token for it is requested at each login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_ref: Option<ServiceAccountRef>,
+    /// A Secret with a token; key `token` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
+}
+
+/// Login by a JWT.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.kubernetesServiceAccountToken) != has(self.secretRef)").message("needs exactly one of kubernetesServiceAccountToken and secretRef"))]
+pub struct VaultJwt {
+    /// Where the method is mounted. Default `jwt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// The server's role; its default role without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub role: Option<String>,
+    /// A Secret with the JWT; key `token` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
+    /// A ServiceAccount whose token is the JWT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_service_account_token: Option<VaultServiceAccountToken>,
+}
+
+/// A ServiceAccount's token as JWT.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultServiceAccountToken {
+    /// The ServiceAccount; a token for it is requested at each login.
+    pub service_account_ref: ServiceAccountRef,
+}
+
+/// Login by user name and password.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultUserPass {
+    /// Where the method is mounted. Default `userpass`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// The user's name.
+    #[schemars(length(min = 1, max = 512))]
+    pub username: String,
+    /// A Secret with the password; key `password` by default.
+    pub secret_ref: SecretKeyRef,
+}
+
+/// Login by a directory's user name and password.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultLdap {
+    /// Where the method is mounted. Default `ldap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// The user's name.
+    #[schemars(length(min = 1, max = 512))]
+    pub username: String,
+    /// A Secret with the password; key `password` by default.
+    pub secret_ref: SecretKeyRef,
+}
+
+/// Login by a TLS client certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultCert {
+    /// Where the method is mounted. Default `cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// The server's role; every role that the certificate fits without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub vault_role: Option<String>,
+    /// A Secret with the certificate and what it is signed by, as PEM; key `tls.crt` by default.
+    pub client_cert: SecretKeyRef,
+    /// A Secret with the certificate's private key as PEM; key `tls.key` by default.
+    pub secret_ref: SecretKeyRef,
+}
