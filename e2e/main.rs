@@ -16,6 +16,11 @@
 )]
 
 mod backends;
+/// What `make bench` counts.
+mod bench {
+    pub mod counts;
+    pub mod objects;
+}
 mod cases;
 mod contract;
 mod harness;

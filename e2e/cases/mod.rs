@@ -2,6 +2,7 @@
 
 mod admission;
 mod api_server;
+mod costs;
 mod deletion;
 mod footprint;
 mod input;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 /// The user that the operator is.
@@ -25,6 +26,8 @@ pub struct Request {
     /// `allow`, `forbid`, or empty where nobody was asked.
     pub decision: String,
     pub uri: String,
+    /// When it was answered; a watch when it began.
+    pub at: Timestamp,
 }
 
 impl fmt::Display for Request {
@@ -70,13 +73,18 @@ impl Audit {
 
     /// All answered requests since a mark. A line is in the log before its request is answered.
     pub fn since(&self, mark: Mark) -> Vec<Request> {
+        self.read(mark).0
+    }
+
+    /// The same, and where to go on.
+    pub fn read(&self, mark: Mark) -> (Vec<Request>, Mark) {
         let mut file = File::open(&self.path).expect("an audit log");
         file.seek(SeekFrom::Start(mark.0)).expect("a log can be sought in");
         let mut text = String::new();
         file.read_to_string(&mut text).expect("an audit log is text");
         // The last line may be half written.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().filter_map(parse).collect()
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        (whole.lines().filter_map(parse).collect(), Mark(mark.0 + whole.len() as u64))
     }
 
     /// The operator's requests since a mark.
@@ -105,6 +113,7 @@ fn parse(line: &str) -> Option<Request> {
         verb: String,
         #[serde(rename = "requestURI")]
         uri: String,
+        stage_timestamp: Timestamp,
         user: User,
         #[serde(default)]
         object_ref: ObjectRef,
@@ -150,5 +159,6 @@ fn parse(line: &str) -> Option<Request> {
         code: line.response_status.code,
         decision: line.annotations.get("authorization.k8s.io/decision").cloned().unwrap_or_default(),
         uri: line.uri,
+        at: line.stage_timestamp,
     })
 }

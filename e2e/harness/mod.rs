@@ -34,7 +34,7 @@ pub mod suite;
 #[cfg(test)]
 mod tests;
 pub mod vault;
-mod world;
+pub mod world;
 
 pub use canary::Canary;
 pub use cluster::Cluster;

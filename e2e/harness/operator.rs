@@ -235,7 +235,7 @@ impl Log {
 }
 
 /// A kubeconfig with one user; JSON is YAML.
-fn kubeconfig(server: &str, ca_pem: &str, token: &str) -> Value {
+pub fn kubeconfig(server: &str, ca_pem: &str, token: &str) -> Value {
     let ca = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, ca_pem);
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "it",
@@ -245,7 +245,7 @@ fn kubeconfig(server: &str, ca_pem: &str, token: &str) -> Value {
     })
 }
 
-fn write_private(path: &Path, text: &str) {
+pub fn write_private(path: &Path, text: &str) {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }

@@ -106,6 +106,7 @@ fn request(verb: &str, resource: &str, decision: &str) -> Request {
         code: 200,
         decision: decision.to_owned(),
         uri: String::new(),
+        at: jiff::Timestamp::UNIX_EPOCH,
     }
 }
 

@@ -333,14 +333,14 @@ fn shortened(settings: Settings) -> Settings {
     if is_set { settings } else { settings.timing("leaseRetry", "250ms") }
 }
 
-async fn admin(kubeconfig: &Path) -> Client {
+pub async fn admin(kubeconfig: &Path) -> Client {
     let file = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.expect("a kubeconfig");
     Client::try_from(config).expect("a client")
 }
 
 /// The operator's own account, as a pod would have it.
-async fn operator_token(client: &Client) -> String {
+pub async fn operator_token(client: &Client) -> String {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "keyferry-system");
     let request = TokenRequest { spec: TokenRequestSpec { expiration_seconds: Some(7200), ..Default::default() }, ..Default::default() };
     let answer = accounts.create_token_request("keyferry", &PostParams::default(), &request).await.expect("a token");

@@ -79,6 +79,10 @@ impl Ledger {
         self.seen.borrow().clone()
     }
 
+    pub fn calls_so_far(&self) -> usize {
+        self.seen.borrow().calls.len()
+    }
+
     /// Returns when the condition holds; it is looked at after every change.
     pub async fn wait_for(&self, mut condition: impl FnMut(&Seen) -> bool) -> Seen {
         let mut changes = self.seen.subscribe();

@@ -158,6 +158,12 @@ impl Proxy {
         self.shared.ledger.seen()
     }
 
+    /// How many calls came so far.
+    #[must_use]
+    pub fn calls_so_far(&self) -> usize {
+        self.shared.ledger.calls_so_far()
+    }
+
     /// The calls so far, in order of arrival.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {

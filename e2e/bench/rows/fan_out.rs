@@ -1,0 +1,43 @@
+//! What many objects share: one key, one identity.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Size, pause};
+use crate::bench::counts::Cost;
+use crate::bench::objects::{self, Many};
+use crate::bench::scene::{Scene, TEXT};
+use crate::bench::table::Table;
+
+const OBJECTS: usize = 100;
+
+pub async fn measure(scene: &Scene, table: &mut Table, _size: &Size) {
+    let stage = scene.stage().await;
+    let key = "shared".to_owned();
+    objects::put_keys(&scene.bao, std::slice::from_ref(&key), TEXT).await;
+    let many = Many::of_one_key(&stage.store, "10s", "s", OBJECTS, &key);
+    many.create(&stage.cluster).await;
+    let mark = scene.audit.mark();
+    let program = scene.operator().await;
+    scene.all_ready(&stage.cluster, mark, &many.names()).await;
+    let cost = scene.requests(mark);
+    let credentials = Cost(&cost).reads_of(&stage.cluster.namespace, "secrets");
+    let reads = stage.proxy.calls_so_far();
+    let figure = format!("{credentials} read of the credential, {reads} of the value");
+    table.enter(&format!("{OBJECTS} objects of one identity start together"), "1", figure, credentials == 1 && reads == 1);
+
+    let (mark, changed, began) = (scene.audit.mark(), SystemTime::now(), Instant::now());
+    objects::put_keys(&scene.bao, &[key], "changed").await;
+    let patches = || Cost(&scene.requests(mark)).work().get("patch secrets").copied().unwrap_or_default();
+    while patches() < OBJECTS {
+        assert!(began.elapsed() < Duration::from_mins(1), "{} targets were written", patches());
+        pause(Duration::from_millis(50)).await;
+    }
+    pause(Duration::from_secs(1)).await;
+    let reads = stage.proxy.calls().iter().filter(|call| call.wall > changed).count();
+    let work = Cost(&scene.requests(mark)).work();
+    let figure = format!("{reads} read, {work:?}");
+    let is_right = reads == 1 && work.values().sum::<usize>() == 2 * OBJECTS && work.get("patch secrets") == Some(&OBJECTS);
+    table.enter(&format!("one changed key used by {OBJECTS} objects"), "1 read, 100 Secrets", figure, is_right);
+    program.kill();
+    stage.leave().await;
+}

@@ -1,0 +1,31 @@
+//! A store that hangs delays no other.
+
+use super::{Size, arrivals, pause};
+use crate::bench::scene::Scene;
+use crate::bench::table::{Table, quantile};
+use crate::proxy::{Accepting, Fault};
+
+use std::time::Duration;
+
+pub async fn measure(scene: &Scene, table: &mut Table, size: &Size) {
+    for (what, is_in_tls) in [("without an answer", false), ("in TLS", true)] {
+        let (hanging, working) = (scene.stage().await, scene.stage().await);
+        let program = scene.operator().await;
+        program.at_rest().await;
+        let alone = quantile(&arrivals(scene, &working, "n", size.news).await, 0.99);
+        let broken = hanging.break_with(Fault::hang());
+        if is_in_tls {
+            hanging.proxy.accept(Accepting::HangTls);
+        }
+        hanging.create("1h", "o", size.objects).await;
+        pause(Duration::from_secs(1)).await;
+        let beside = quantile(&arrivals(scene, &working, "p", size.news).await, 0.99);
+        broken.release();
+        let figure = format!("p99 {:.2} × ({beside:.1} ms, alone {alone:.1} ms)", beside / alone);
+        let case = format!("a new object at B while A hangs {what} with {} waiting", size.objects);
+        table.enter(&case, "p99 ≤ 2 ×", figure, beside / alone <= 2.0);
+        program.kill();
+        hanging.leave().await;
+        working.leave().await;
+    }
+}
