@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -24,14 +24,18 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::fault::{Action, Answer, Memory, Moment};
 use super::ledger::{Call, OpenCall};
 use super::operation::Operation;
 use super::relay;
-use super::rule::{Action, Answer, Moment, Rule};
+use super::rule::Rule;
 use super::{Accepting, Shared};
 
 pub(super) type AnyError = Box<dyn Error + Send + Sync>;
 pub(super) type Body = UnsyncBoxBody<Bytes, AnyError>;
+
+/// Headers that say who a client is.
+const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-vault-token"];
 
 /// How the proxy ends a connection from its side.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +115,7 @@ impl Client {
         let call = self.shared.ledger.open_call(|id| self.describe(id, &head, &body));
         let rule = self.shared.rules.judge(&call.call());
         let answer = match rule {
-            None => self.forward(&call, &head, &body).await.map(|answer| relay::flowing(&self.shared.running, call, answer)),
+            None => self.forward(&call, &head, &body).await.map(|answer| relay::flowing(&self.shared.running, call, answer, false)),
             Some(rule) => {
                 call.amend(|entry| entry.fault = Some(rule.fault().name));
                 self.break_call(&rule, call, &head, &body).await
@@ -135,6 +139,7 @@ impl Client {
             operation: Operation::of(self.shared.dialect, head),
             user_agent: user_agent.unwrap_or_default().to_owned(),
             needles: self.shared.needles_in(&path_and_query, body),
+            credentials: CREDENTIALS.iter().filter(|name| head.headers.contains_key(**name)).copied().collect(),
             path_and_query,
             fault: None,
             upstream: None,
@@ -144,6 +149,9 @@ impl Client {
     }
 
     async fn break_call(&self, rule: &Rule, call: OpenCall, head: &Parts, body: &Bytes) -> Result<Response<Body>, AnyError> {
+        if let Action::Replay(memory) = &rule.fault().action {
+            return self.replay(memory, rule, call, head, body).await;
+        }
         let committed = match rule.fault().moment {
             Moment::BeforeCommit => None,
             Moment::AfterCommit => Some(whole(self.forward(&call, head, body).await?).await?),
@@ -152,26 +160,46 @@ impl Client {
             kill();
         }
         rule.mark_fired();
+        let upstream = || committed.clone().expect("this fault strikes after commit");
         match &rule.fault().action {
             Action::Close | Action::Kill(_) => self.end::<()>(End::Close).await,
             Action::Reset => self.end::<()>(End::Reset).await,
             Action::Answer(answer) => return Ok(own_answer(call, answer)),
-            Action::Truncate(length) => {
-                let answer = committed.expect("a truncation strikes after commit");
-                return Ok(relay::beginning(call, answer, *length));
+            Action::Compute(answer) => {
+                let answer = answer(&call.call());
+                return Ok(own_answer(call, &answer));
             }
+            Action::Redirect(code, origin) => return Ok(redirect(call, *code, &format!("{origin}{}", head.uri))),
+            Action::Cut(cut, length) => return Ok(relay::beginning(call, upstream(), *cut, *length)),
+            Action::Drip(pause) => return Ok(relay::dripping(call, upstream(), *pause, rule.clone())),
+            Action::Relabel(content_type) => return Ok(relabelled(call, upstream(), content_type)),
+            Action::Endless { beginning, piece } => return Ok(relay::endless(call, beginning.clone(), piece.clone())),
             Action::Delay(duration) => tokio::time::sleep(*duration).await,
             Action::Hold => rule.released().await,
             Action::Hang => {
                 rule.released().await;
                 self.end::<()>(End::Close).await;
             }
+            Action::DuplicateEvents | Action::Replay(_) => {}
         }
         if let Some(answer) = committed {
             return Ok(relay::whole(call, answer));
         }
+        let is_doubled = matches!(rule.fault().action, Action::DuplicateEvents);
         let answer = self.forward(&call, head, body).await?;
-        Ok(relay::flowing(&self.shared.running, call, answer))
+        Ok(relay::flowing(&self.shared.running, call, answer, is_doubled))
+    }
+
+    /// The first answer that this request got: from memory, or now.
+    async fn replay(&self, memory: &Memory, rule: &Rule, call: OpenCall, head: &Parts, body: &Bytes) -> Result<Response<Body>, AnyError> {
+        let request = (head.method.clone(), head.uri.to_string());
+        if let Some(answer) = memory.recall(&request) {
+            rule.mark_fired();
+            return Ok(relay::whole(call, answer));
+        }
+        let answer = whole(self.forward(&call, head, body).await?).await?;
+        memory.keep(request, &answer);
+        Ok(relay::whole(call, answer))
     }
 
     /// Ends the connection: the task that drives it drops this future with it.
@@ -252,6 +280,18 @@ impl Upstream {
 async fn whole(answer: Response<Incoming>) -> Result<Response<Bytes>, AnyError> {
     let (head, body) = answer.into_parts();
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+}
+
+fn redirect(call: OpenCall, code: StatusCode, to: &str) -> Response<Body> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::LOCATION, to.parse().expect("an address is a header value"));
+    relay::whole(call, response)
+}
+
+fn relabelled(call: OpenCall, mut answer: Response<Bytes>, content_type: &str) -> Response<Body> {
+    answer.headers_mut().insert(header::CONTENT_TYPE, content_type.parse().expect("a content type is a header value"));
+    relay::whole(call, answer)
 }
 
 fn own_answer(call: OpenCall, answer: &Answer) -> Response<Body> {

@@ -23,6 +23,8 @@ pub struct Call {
     pub user_agent: String,
     /// Which of the needles in `Options` stood in the body or the path.
     pub needles: Vec<String>,
+    /// Names of the headers that carried a credential.
+    pub credentials: Vec<&'static str>,
     /// The fault that a rule chose for this call.
     pub fault: Option<&'static str>,
     /// What the upstream answered: `Some` means that the call was committed.

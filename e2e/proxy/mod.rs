@@ -4,7 +4,9 @@
 //! A proxy runs on a thread of its own, so it works the same under any test, also one that blocks, and it is gone with its
 //! connections when it is dropped. HTTP/1.1 only; requests are read whole, answers are passed on frame by frame; no upgrades.
 
+mod bomb;
 mod connection;
+mod fault;
 mod ledger;
 mod operation;
 mod relay;
@@ -12,6 +14,7 @@ mod rule;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tunnel;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -26,13 +29,15 @@ use url::Url;
 
 use connection::End;
 use ledger::Ledger;
-use relay::Registry;
+use relay::{Order, Registry};
 use rule::RuleBook;
 
+pub use fault::{Answer, Cut, Fault, Moment};
 pub use ledger::{Call, Seen, count_by_operation, occurrences};
 pub use operation::{Dialect, Operation};
 pub use relay::WatchEnd;
-pub use rule::{Answer, Fault, Matcher, Moment, Nth, Rule};
+pub use rule::{Matcher, Nth, Rule};
+pub use tunnel::{Tunnel, Tunnels};
 
 /// A wait that takes longer than this is a failed test, not a slow one.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -78,7 +83,7 @@ pub enum Accepting {
 pub struct Proxy {
     shared: Arc<Shared>,
     url: String,
-    ca_pem: String,
+    identity: tls::Identity,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -86,13 +91,13 @@ pub struct Proxy {
 struct Shared {
     dialect: Dialect,
     needles: Vec<(String, Vec<u8>)>,
-    upstream: UpstreamAddress,
+    upstream: Arc<UpstreamAddress>,
     acceptor: TlsAcceptor,
     accepting: AtomicU8,
     ledger: Ledger,
     rules: RuleBook,
     /// Answers that are still coming, by the id of the call.
-    running: Registry<usize, WatchEnd>,
+    running: Registry<usize, Order>,
     connections: Registry<u64, End>,
 }
 
@@ -109,12 +114,22 @@ impl Proxy {
     /// When `upstream` is no such URL, its CA is no PEM, or the machine has no port or thread left.
     #[must_use]
     pub fn start(upstream: &str, upstream_ca_pem: &str, options: Options) -> Self {
-        let identity = tls::Identity::generate();
+        Self::launch(Arc::new(UpstreamAddress::parse(upstream, upstream_ca_pem)), options, tls::Identity::generate())
+    }
+
+    /// Another origin with the same upstream, trusted by whoever trusts this one: where a redirect may lead.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let options = Options { dialect: self.shared.dialect, needles: self.shared.needles.clone() };
+        Self::launch(self.shared.upstream.clone(), options, self.identity.clone())
+    }
+
+    fn launch(upstream: Arc<UpstreamAddress>, options: Options, identity: tls::Identity) -> Self {
         let shared = Arc::new(Shared {
             dialect: options.dialect,
             needles: options.needles,
-            upstream: UpstreamAddress::parse(upstream, upstream_ca_pem),
-            acceptor: TlsAcceptor::from(identity.config),
+            upstream,
+            acceptor: TlsAcceptor::from(identity.config.clone()),
             accepting: AtomicU8::new(Accepting::Normally as u8),
             ledger: Ledger::new(),
             rules: RuleBook::default(),
@@ -127,7 +142,7 @@ impl Proxy {
         let thread = std::thread::Builder::new().name(format!("proxy-{port}"));
         let serving = shared.clone();
         let thread = thread.spawn(move || run(&serving, listener, stopped)).expect("a thread for the proxy");
-        Self { shared, url: format!("https://127.0.0.1:{port}"), ca_pem: identity.ca_pem, stop: Some(stop), thread: Some(thread) }
+        Self { shared, url: format!("https://127.0.0.1:{port}"), identity, stop: Some(stop), thread: Some(thread) }
     }
 
     /// `https://127.0.0.1:<port>`
@@ -139,7 +154,7 @@ impl Proxy {
     /// The authority that clients of this proxy must trust.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.identity.ca_pem
     }
 
     /// Makes a rule for calls from now on. Where several rules take the same call the oldest one breaks it.
@@ -201,8 +216,24 @@ impl Proxy {
     /// Ends the running answers of matching calls, watches above all, and says how many there were.
     #[must_use = "an end that reached nothing shows nothing"]
     pub fn end_watches(&self, matcher: &Matcher, end: WatchEnd) -> usize {
+        self.order_watches(matcher, Order::End(end))
+    }
+
+    /// Passes on nothing more of the running answers of matching calls, watches above all, and says how many there were. They stay
+    /// open; those that begin later flow.
+    #[must_use = "a hold that reached nothing shows nothing"]
+    pub fn hold_watches(&self, matcher: &Matcher) -> usize {
+        self.order_watches(matcher, Order::Hold)
+    }
+
+    /// Lets held answers go on with all that came meanwhile, and says how many took it.
+    pub fn release_watches(&self, matcher: &Matcher) -> usize {
+        self.order_watches(matcher, Order::GoOn)
+    }
+
+    fn order_watches(&self, matcher: &Matcher, order: Order) -> usize {
         let calls = self.calls();
-        self.shared.running.order(end, |id| matcher.matches(&calls[id]))
+        self.shared.running.order(order, |id| matcher.matches(&calls[id]))
     }
 
     /// What happens to new connections from now on.

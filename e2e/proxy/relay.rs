@@ -3,20 +3,22 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt;
+use bytes::{Bytes, BytesMut};
 use futures::future::ready;
-use futures::stream;
-use http::Response;
+use futures::{Stream, StreamExt, stream};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use serde_json::json;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use super::connection::{AnyError, Body};
+use super::fault::{Cut, kubernetes_status};
 use super::ledger::OpenCall;
-use super::rule::kubernetes_status;
+use super::rule::Rule;
 
 /// How a running watch is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,16 @@ pub enum WatchEnd {
     Finish,
     /// An `ERROR` event with 410 `Expired`, then the end, as when the server compacted its history.
     Gone,
+}
+
+/// What a test asks of a running watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    End(WatchEnd),
+    /// Nothing more is passed on,
+    Hold,
+    /// until it goes on with all that came meanwhile.
+    GoOn,
 }
 
 /// Who takes orders, by number, as long as somebody listens.
@@ -70,38 +82,88 @@ pub(super) fn whole(call: OpenCall, answer: Response<Bytes>) -> Response<Body> {
     })
 }
 
-/// An answer that breaks off: its head promises the whole of it.
-pub(super) fn beginning(call: OpenCall, answer: Response<Bytes>, length: usize) -> Response<Body> {
+/// An answer of which the end is missing.
+pub(super) fn beginning(call: OpenCall, mut answer: Response<Bytes>, cut: Cut, length: usize) -> Response<Body> {
+    let kept = answer.body().slice(..length.min(answer.body().len().saturating_sub(1)));
+    match cut {
+        Cut::Promised => {}
+        Cut::Chunked => drop(answer.headers_mut().remove(CONTENT_LENGTH)),
+        Cut::Unnoticed => {
+            answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(kept.len()));
+            return whole(call, answer.map(|_| kept));
+        }
+    }
+    let frames = stream::once(ready(Ok(kept))).chain(stream::once(async {
+        // An error at once would take the bytes along that hyper did not write yet.
+        tokio::task::yield_now().await;
+        Err("cut by the test".into())
+    }));
+    streamed(call, answer, frames)
+}
+
+/// An answer whose last byte never comes, one byte after each pause.
+pub(super) fn dripping(call: OpenCall, answer: Response<Bytes>, pause: Duration, rule: Rule) -> Response<Body> {
+    let body = answer.body().clone();
+    let frames = stream::unfold(0, move |at| {
+        let (body, rule) = (body.clone(), rule.clone());
+        async move {
+            if at == body.len() {
+                return None;
+            }
+            tokio::time::sleep(pause).await;
+            if at + 1 == body.len() {
+                rule.released().await;
+            }
+            Some((Ok(body.slice(at..=at)), at + 1))
+        }
+    });
+    streamed(call, answer, frames)
+}
+
+/// An answer without an end.
+pub(super) fn endless(call: OpenCall, beginning: Bytes, piece: Bytes) -> Response<Body> {
+    let mut answer = Response::new(Bytes::new());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let frames = stream::once(ready(beginning)).chain(stream::repeat(piece)).map(Ok);
+    streamed(call, answer, frames)
+}
+
+fn streamed(
+    call: OpenCall,
+    answer: Response<Bytes>,
+    frames: impl Stream<Item = Result<Bytes, AnyError>> + Send + 'static,
+) -> Response<Body> {
     call.amend(|entry| entry.status = Some(answer.status().as_u16()));
-    answer.map(|body| {
-        let kept = body.slice(..length.min(body.len().saturating_sub(1)));
-        let break_off = async move {
+    answer.map(|_| {
+        let frames = frames.map(move |frame| {
             // The call is open as long as the body is.
-            let _call = call;
-            // An error at once would take the bytes along that hyper did not write yet.
-            tokio::task::yield_now().await;
-            Err(AnyError::from("cut by the test"))
-        };
-        let frames = stream::once(ready(Ok(Frame::data(kept)))).chain(stream::once(break_off));
+            let _call = &call;
+            frame.map(Frame::data)
+        });
         StreamBody::new(frames).boxed_unsync()
     })
 }
 
-/// An answer that is still coming; each frame goes on as it comes.
-pub(super) fn flowing(running: &Registry<usize, WatchEnd>, call: OpenCall, answer: Response<Incoming>) -> Response<Body> {
+/// An answer that is still coming; each frame goes on as it comes, or each line twice.
+pub(super) fn flowing(running: &Registry<usize, Order>, call: OpenCall, answer: Response<Incoming>, is_doubled: bool) -> Response<Body> {
     call.amend(|entry| entry.status = Some(answer.status().as_u16()));
     let (order, orders) = mpsc::unbounded_channel();
     running.register(call.id(), order);
-    answer.map(|body| {
-        let relay = Relay { body, orders, is_between_lines: true, state: State::Flowing, _call: call };
-        let frames = stream::unfold(relay, |mut relay| async move { Some((relay.next().await?, relay)) });
-        StreamBody::new(frames.boxed()).boxed_unsync()
-    })
+    let (mut head, body) = answer.into_parts();
+    if is_doubled {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let doubling = is_doubled.then(BytesMut::new);
+    let relay = Relay { body, orders, doubling, is_between_lines: true, state: State::Flowing, _call: call };
+    let frames = stream::unfold(relay, |mut relay| async move { Some((relay.next().await?, relay)) });
+    Response::from_parts(head, StreamBody::new(frames.boxed()).boxed_unsync())
 }
 
 struct Relay {
     body: Incoming,
-    orders: UnboundedReceiver<WatchEnd>,
+    orders: UnboundedReceiver<Order>,
+    /// The line that is not complete yet, where lines are doubled.
+    doubling: Option<BytesMut>,
     is_between_lines: bool,
     state: State,
     _call: OpenCall,
@@ -109,6 +171,7 @@ struct Relay {
 
 enum State {
     Flowing,
+    Held,
     Ending(WatchEnd),
     Ended,
 }
@@ -124,27 +187,53 @@ impl Relay {
                     return (end == WatchEnd::Gone).then(|| Ok(Frame::data(gone_event())));
                 }
                 // An event that was begun is completed first.
-                State::Ending(_) => return self.frame().await,
+                State::Ending(_) => {
+                    let frame = self.body.frame().await;
+                    return self.pass_on(frame);
+                }
+                State::Held => match self.orders.recv().await {
+                    Some(order) => self.obey(order),
+                    None => self.state = State::Flowing,
+                },
                 State::Flowing => tokio::select! {
                     biased;
-                    Some(end) = self.orders.recv() => self.state = State::Ending(end),
+                    Some(order) = self.orders.recv() => self.obey(order),
                     frame = self.body.frame() => return self.pass_on(frame),
                 },
             }
         }
     }
 
-    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, AnyError>> {
-        let frame = self.body.frame().await;
-        self.pass_on(frame)
+    fn obey(&mut self, order: Order) {
+        self.state = match order {
+            Order::End(end) => State::Ending(end),
+            Order::Hold => State::Held,
+            Order::GoOn => State::Flowing,
+        };
     }
 
     fn pass_on(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Option<Result<Frame<Bytes>, AnyError>> {
-        if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
-            self.is_between_lines = data.is_none_or(|data| data.ends_with(b"\n"));
-        }
-        frame.map(|frame| frame.map_err(AnyError::from))
+        let Some(Ok(frame)) = frame else { return frame.map(|failed| failed.map_err(AnyError::from)) };
+        let Ok(data) = frame.into_data() else { return Some(Ok(Frame::data(Bytes::new()))) };
+        self.is_between_lines = data.ends_with(b"\n");
+        let data = match &mut self.doubling {
+            Some(begun) => doubled(begun, &data),
+            None => data,
+        };
+        Some(Ok(Frame::data(data)))
     }
+}
+
+/// Every line that is complete by now, twice; what was begun stays for the next time.
+fn doubled(begun: &mut BytesMut, data: &[u8]) -> Bytes {
+    begun.extend_from_slice(data);
+    let mut twice = BytesMut::new();
+    while let Some(end) = begun.iter().position(|byte| *byte == b'\n') {
+        let line = begun.split_to(end + 1);
+        twice.extend_from_slice(&line);
+        twice.extend_from_slice(&line);
+    }
+    twice.freeze()
 }
 
 fn gone_event() -> Bytes {

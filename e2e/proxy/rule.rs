@@ -1,16 +1,14 @@
 //! Which calls are broken, when, and how. A rule that never fires is a test that tests nothing, so rules can be asked.
+//! The faults and answers themselves are in `fault`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::StatusCode;
-use serde_json::json;
 use tokio::sync::watch;
 
+use super::fault::Fault;
 use super::ledger::Call;
 use super::operation::Operation;
 use super::within_patience;
@@ -113,162 +111,6 @@ impl Nth {
     pub fn between(first: u64, last: u64) -> Self {
         assert!(first > 0, "calls are counted from 1");
         Self(first..=last)
-    }
-}
-
-/// When a fault strikes. In both cases the whole request was read from the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// Nothing was sent to the upstream.
-    BeforeCommit,
-    /// The upstream answered completely. Not for watches, which never do.
-    AfterCommit,
-}
-
-#[derive(Clone)]
-pub(super) enum Action {
-    Close,
-    Reset,
-    Answer(Answer),
-    Truncate(usize),
-    Delay(Duration),
-    Hold,
-    Hang,
-    Kill(Arc<dyn Fn() + Send + Sync>),
-}
-
-/// An answer of the proxy's own.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: Vec<(String, String)>,
-    pub body: Bytes,
-}
-
-impl Answer {
-    /// # Panics
-    /// When `code` is no HTTP status.
-    #[must_use]
-    pub fn new(code: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
-        Self {
-            status: StatusCode::from_u16(code).expect("a valid HTTP status"),
-            headers: vec![("content-type".to_owned(), content_type.to_owned())],
-            body: body.into(),
-        }
-    }
-
-    /// With a JSON body, as both API server and Vault answer.
-    ///
-    /// # Panics
-    /// When `code` is no HTTP status.
-    #[must_use]
-    pub fn json(code: u16, body: &serde_json::Value) -> Self {
-        Self::new(code, "application/json", body.to_string())
-    }
-
-    /// A `Status` object of the API server.
-    #[must_use]
-    pub fn kubernetes(code: u16, reason: &str, message: &str) -> Self {
-        Self::json(code, &kubernetes_status(code, reason, message))
-    }
-
-    #[must_use]
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-}
-
-pub(super) fn kubernetes_status(code: u16, reason: &str, message: &str) -> serde_json::Value {
-    json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {},
-        "status": "Failure", "message": message, "reason": reason, "code": code,
-    })
-}
-
-/// What happens to a call.
-#[derive(Clone)]
-pub struct Fault {
-    pub(super) name: &'static str,
-    pub(super) moment: Moment,
-    pub(super) action: Action,
-}
-
-impl Fault {
-    /// Closes the connection without an answer.
-    #[must_use]
-    pub fn drop(moment: Moment) -> Self {
-        Self { name: "drop", moment, action: Action::Close }
-    }
-
-    /// Ends the connection by RST without an answer.
-    #[must_use]
-    pub fn reset(moment: Moment) -> Self {
-        Self { name: "reset", moment, action: Action::Reset }
-    }
-
-    /// Answers this instead of the upstream, which never hears of the call.
-    #[must_use]
-    pub fn answer(answer: Answer) -> Self {
-        Self { name: "answer", moment: Moment::BeforeCommit, action: Action::Answer(answer) }
-    }
-
-    /// Commits, and tells the client this instead of what the upstream said.
-    #[must_use]
-    pub fn answer_after_commit(answer: Answer) -> Self {
-        Self { name: "answer", moment: Moment::AfterCommit, action: Action::Answer(answer) }
-    }
-
-    /// Answers this code with plain text, as something between client and server would: no word of the server itself.
-    #[must_use]
-    pub fn status(code: u16) -> Self {
-        Self::answer(Answer::new(code, "text/plain", "the fault proxy says so\n"))
-    }
-
-    /// 410 `Expired`, as the API server answers a list or watch from a resourceVersion that it forgot.
-    #[must_use]
-    pub fn gone() -> Self {
-        Self::answer(Answer::kubernetes(410, "Expired", "too old resource version"))
-    }
-
-    /// Commits, then passes on the head and the first `length` bytes of the answer (never all of them), and closes the connection.
-    #[must_use]
-    pub fn truncate(length: usize) -> Self {
-        Self { name: "truncate", moment: Moment::AfterCommit, action: Action::Truncate(length) }
-    }
-
-    /// Waits, then goes on as if nothing had been.
-    #[must_use]
-    pub fn delay(duration: Duration) -> Self {
-        Self { name: "delay", moment: Moment::BeforeCommit, action: Action::Delay(duration) }
-    }
-
-    /// Waits for `Rule::release`, then goes on as if nothing had been.
-    #[must_use]
-    pub fn hold(moment: Moment) -> Self {
-        Self { name: "hold", moment, action: Action::Hold }
-    }
-
-    /// Never answers and never forwards. `Rule::release` closes the connection.
-    #[must_use]
-    pub fn hang() -> Self {
-        Self { name: "hang", moment: Moment::BeforeCommit, action: Action::Hang }
-    }
-
-    /// Calls `kill`, which must not return before the client is dead, then closes the connection.
-    /// Nothing else goes through this proxy meanwhile.
-    #[must_use]
-    pub fn kill(moment: Moment, kill: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { name: "kill", moment, action: Action::Kill(Arc::new(kill)) }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.moment {
-            Moment::BeforeCommit => write!(out, "{} before commit", self.name),
-            Moment::AfterCommit => write!(out, "{} after commit", self.name),
-        }
     }
 }
 

@@ -86,7 +86,7 @@ fn events(receiver: broadcast::Receiver<&'static str>) -> UpstreamBody {
 
 fn client(proxy: &Proxy) -> Client {
     let ca = Certificate::from_pem(proxy.ca_pem().as_bytes()).unwrap();
-    let builder = Client::builder().tls_certs_only([ca]).no_proxy().user_agent("the-client/1");
+    let builder = Client::builder().tls_certs_only([ca]).no_proxy().no_gzip().user_agent("the-client/1");
     builder.retry(reqwest::retry::never()).build().unwrap()
 }
 
@@ -280,6 +280,156 @@ async fn a_truncated_answer_breaks_off_in_the_middle() {
 }
 
 #[tokio::test]
+async fn an_answer_is_cut_with_its_length_promised_in_chunks_or_unnoticed() {
+    // (how, what the head says of the length, whether the client can tell)
+    let cases = [(Cut::Promised, Some(8), true), (Cut::Chunked, None, true), (Cut::Unnoticed, Some(3), false)];
+    for (cut, length, is_noticed) in cases {
+        let (_upstream, proxy, client) = proxied().await;
+        let rule = proxy.on(Matcher::any(), Nth::only(1), Fault::cut(cut, 3));
+        let mut answer = client.get(format!("{}{SECRETS}", proxy.url())).send().await.unwrap();
+        assert_eq!(answer.headers().get("content-length").map(|value| value.to_str().unwrap().parse().unwrap()), length, "{cut:?}");
+        assert_eq!(answer.headers().contains_key("transfer-encoding"), length.is_none(), "{cut:?}");
+        assert_eq!(answer.chunk().await.unwrap().unwrap(), "ans");
+        assert_eq!(answer.chunk().await.is_err(), is_noticed, "{cut:?}");
+        rule.assert_fired();
+        assert_eq!(get(&proxy, &client, SECRETS).await.unwrap(), "answer 2");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_never_passed_on_whole_however_late_it_is_cut() {
+    let (_upstream, proxy, client) = proxied().await;
+    let _rule = proxy.on(Matcher::any(), Nth::every(), Fault::cut(Cut::Unnoticed, 1000));
+    assert_eq!(get(&proxy, &client, SECRETS).await.unwrap(), "answer ");
+}
+
+#[tokio::test]
+async fn a_replay_answers_each_request_as_the_first_time() {
+    let (upstream, proxy, client) = proxied().await;
+    let rule = proxy.on(Matcher::any().resource("secrets"), Nth::every(), Fault::replay());
+    assert_eq!(get(&proxy, &client, &format!("{SECRETS}/a")).await.unwrap(), "answer 1");
+    assert_eq!(rule.times_fired(), 0, "this was the truth");
+    assert_eq!(get(&proxy, &client, &format!("{SECRETS}/b")).await.unwrap(), "answer 2");
+    assert_eq!(get(&proxy, &client, &format!("{SECRETS}/a?v=1")).await.unwrap(), "answer 3", "another request");
+    assert_eq!(get(&proxy, &client, &format!("{SECRETS}/a")).await.unwrap(), "answer 1");
+    assert_eq!((rule.times_fired(), upstream.reached().len()), (1, 3));
+    rule.withdraw();
+    assert_eq!(get(&proxy, &client, &format!("{SECRETS}/a")).await.unwrap(), "answer 4");
+}
+
+#[tokio::test]
+async fn a_redirect_that_is_followed_arrives_elsewhere_and_its_credentials_are_seen() {
+    for code in [301, 302, 307, 308] {
+        let (upstream, proxy, client) = proxied().await;
+        let elsewhere = proxy.beside();
+        assert_ne!(elsewhere.url(), proxy.url());
+        let rule = proxy.on(Matcher::any(), Nth::every(), Fault::redirect(code, &elsewhere));
+        let request = client.get(format!("{}{SECRETS}?a=b", proxy.url())).header("x-vault-token", "t").bearer_auth("t");
+        assert_eq!(request.send().await.unwrap().text().await.unwrap(), "answer 1", "{code}");
+        rule.assert_fired();
+        let seen = elsewhere.calls();
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen[0].path_and_query, format!("{SECRETS}?a=b"));
+        // This client takes away what it knows to be a credential, and knows nothing of Vault.
+        assert_eq!(seen[0].credentials, ["x-vault-token"]);
+        assert_eq!(proxy.calls()[0].credentials, ["authorization", "x-vault-token"]);
+        assert_eq!((proxy.calls()[0].status, upstream.reached().len()), (Some(code), 1));
+    }
+}
+
+#[tokio::test]
+async fn a_bomb_is_small_on_the_wire_and_large_once_unpacked() {
+    for layers in [&["gzip"][..], &["gzip", "deflate"], &["gzip", "gzip"]] {
+        let (_upstream, proxy, client) = proxied().await;
+        let _rule = proxy.on(Matcher::any(), Nth::every(), Fault::answer(Answer::bomb(300, layers)));
+        let answer = client.get(proxy.url()).header("accept-encoding", "identity").send().await.unwrap();
+        assert_eq!(answer.headers()["content-encoding"].to_str().unwrap(), layers.join(", "));
+        let packed = answer.bytes().await.unwrap();
+        assert!(packed.len() < 600 << 10, "{} bytes for 300 MiB", packed.len());
+        let unpacked: Box<dyn std::io::Read> = match layers {
+            ["gzip"] => Box::new(flate2::read::GzDecoder::new(&packed[..])),
+            [_, "deflate"] => Box::new(flate2::read::GzDecoder::new(flate2::read::ZlibDecoder::new(&packed[..]))),
+            _ => Box::new(flate2::read::GzDecoder::new(flate2::read::GzDecoder::new(&packed[..]))),
+        };
+        // The whole of the first shows its checksum; of the others the beginning is enough.
+        let limit = if layers.len() == 1 { u64::MAX } else { 9 << 20 };
+        let size = std::io::copy(&mut std::io::Read::take(unpacked, limit), &mut std::io::sink()).unwrap();
+        assert!(size >= (300 << 20).min(limit), "{size}");
+    }
+}
+
+#[tokio::test]
+async fn an_endless_answer_goes_on_for_as_long_as_it_is_read() {
+    let (_upstream, proxy, client) = proxied().await;
+    let _rule = proxy.on(Matcher::any(), Nth::only(1), Fault::endless("{\"data\":\"", vec![b'a'; 64 << 10]));
+    let mut answer = client.get(proxy.url()).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.content_length()), (200, None));
+    let mut read = 0;
+    while read < 20 << 20 {
+        read += answer.chunk().await.unwrap().expect("there is always more").len();
+    }
+    assert!(proxy.calls()[0].is_open);
+    drop(answer);
+    proxy.await_calls(|calls| !calls[0].is_open).await;
+    get(&proxy, &client, SECRETS).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dripping_answer_comes_byte_by_byte_and_never_ends() {
+    let (_upstream, proxy, client) = proxied().await;
+    let rule = proxy.on(Matcher::any().resource("secrets"), Nth::every(), Fault::drip(Duration::from_millis(1)));
+    let mut answer = client.get(format!("{}{SECRETS}", proxy.url())).send().await.unwrap();
+    assert_eq!(answer.content_length(), Some(8));
+    let mut read = Vec::new();
+    while read.len() < 7 {
+        let chunk = answer.chunk().await.unwrap().unwrap();
+        assert_eq!(chunk.len(), 1);
+        read.extend(chunk);
+    }
+    assert_eq!(read, b"answer ");
+    others_pass(&proxy, &self::client(&proxy)).await;
+    assert!(proxy.calls()[0].is_open);
+    rule.release();
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), "1");
+    assert_eq!(answer.chunk().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_answer_gets_another_content_type() {
+    let (_upstream, proxy, client) = proxied().await;
+    let _rule = proxy.on(Matcher::any(), Nth::every(), Fault::relabel("text/html"));
+    let answer = client.get(format!("{}{SECRETS}", proxy.url())).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()), (201, "text/html"));
+    assert_eq!(answer.text().await.unwrap(), "answer 1");
+}
+
+#[tokio::test]
+async fn an_answer_can_be_computed_from_the_call() {
+    let (upstream, proxy, client) = proxied().await;
+    let told = |call: &Call| Answer::new(200, "text/plain", format!("{} {}", call.id, call.operation));
+    let _rule = proxy.on(Matcher::any(), Nth::every(), Fault::compute(told));
+    assert_eq!(get(&proxy, &client, SECRETS).await.unwrap(), "0 list secrets a/");
+    assert_eq!(get(&proxy, &client, &format!("{SECRETS}/b")).await.unwrap(), "1 get secrets a/b");
+    assert!(upstream.reached().is_empty());
+}
+
+#[tokio::test]
+async fn headers_of_a_mebibyte_are_sent_as_they_are() {
+    let (_upstream, proxy, _client) = proxied().await;
+    let answer = Answer::json(200, &serde_json::json!({})).header("x-large", &"a".repeat(1 << 20));
+    let _rule = proxy.on(Matcher::any(), Nth::every(), Fault::answer(answer));
+    // A client of HTTP takes no such header: its bytes are counted below it.
+    let connector = TlsConnector::from(tls::client_config(proxy.ca_pem()));
+    let tcp = TcpStream::connect(proxy.url().trim_start_matches("https://")).await.unwrap();
+    let mut tls = connector.connect(ServerName::try_from("127.0.0.1").unwrap(), tcp).await.unwrap();
+    tls.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut said = Vec::new();
+    let _ = tls.read_to_end(&mut said).await;
+    let head = said.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    assert!(head > 1 << 20, "{head}");
+}
+
+#[tokio::test]
 async fn a_delayed_call_is_answered_later_and_not_otherwise() {
     let (_upstream, proxy, client) = proxied().await;
     let delay = Duration::from_millis(60);
@@ -462,6 +612,55 @@ async fn a_running_watch_expires_after_the_event_that_was_begun() {
     assert_eq!(event, "event");
     let error: serde_json::Value = serde_json::from_str(error).unwrap();
     assert_eq!((&error["type"], &error["object"]["code"]), (&"ERROR".into(), &410.into()));
+}
+
+#[tokio::test]
+async fn a_held_watch_shows_nothing_until_it_goes_on_and_then_everything() {
+    let (upstream, proxy, client) = proxied().await;
+    let mut watch = watching(&upstream, &proxy, &client).await;
+    assert_eq!(proxy.hold_watches(&Matcher::any().verb("list")), 0);
+    assert_eq!(proxy.hold_watches(&Matcher::any().verb("watch")), 1);
+    for event in ["second\n", "third\n"] {
+        upstream.state.events.send(event).unwrap();
+    }
+    let next = tokio::spawn(async move { (watch.chunk().await.unwrap().unwrap(), watch) });
+    others_pass(&proxy, &self::client(&proxy)).await;
+    assert!(!next.is_finished());
+    assert!(proxy.calls()[0].is_open);
+    assert_eq!(proxy.release_watches(&Matcher::any().verb("watch")), 1);
+    let (first, mut watch) = next.await.unwrap();
+    upstream.state.events.send("end").unwrap();
+    let mut rest = first.to_vec();
+    while let Some(chunk) = watch.chunk().await.unwrap() {
+        rest.extend(chunk);
+    }
+    assert_eq!(rest, b"second\nthird\n");
+}
+
+#[tokio::test]
+async fn a_held_watch_can_be_ended() {
+    let (upstream, proxy, client) = proxied().await;
+    let mut watch = watching(&upstream, &proxy, &client).await;
+    assert_eq!(proxy.hold_watches(&Matcher::any()), 1);
+    assert_eq!(proxy.end_watches(&Matcher::any(), WatchEnd::Finish), 1);
+    assert_eq!(watch.chunk().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn every_event_of_a_watch_is_told_twice_in_whole_lines() {
+    let (upstream, proxy, client) = proxied().await;
+    let rule = proxy.on(Matcher::any().verb("watch"), Nth::every(), Fault::duplicate_events());
+    let mut watch = client.get(format!("{}{SECRETS}?watch=true", proxy.url())).send().await.unwrap();
+    for piece in ["one\n", "half an ", "event\nand ", "another\n", "end"] {
+        upstream.state.events.send(piece).unwrap();
+    }
+    let mut told = Vec::new();
+    while let Some(chunk) = watch.chunk().await.unwrap() {
+        told.extend(chunk);
+    }
+    let told = String::from_utf8(told).unwrap();
+    assert_eq!(told.lines().collect::<Vec<_>>(), ["one", "one", "half an event", "half an event", "and another", "and another"]);
+    rule.assert_fired();
 }
 
 /// A process that ends by itself only when this one does.

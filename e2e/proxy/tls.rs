@@ -9,6 +9,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// A certificate for 127.0.0.1 and the PEM of the authority that signed it, new for every proxy.
+#[derive(Clone)]
 pub(super) struct Identity {
     pub ca_pem: String,
     pub config: Arc<ServerConfig>,
