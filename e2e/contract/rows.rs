@@ -9,7 +9,10 @@ use keyferry::{
     name::{KeyError, ProviderKind, RemoteKey, RemoteRef},
 };
 
-use super::subject::{Damage, Open, Payload, Subject};
+use super::{
+    subject::{Damage, Open, Payload, Subject},
+    wire::Hint,
+};
 
 pub struct Row {
     pub name: &'static str,
@@ -35,6 +38,19 @@ pub const ROWS: &[Row] = &[
     Row { name: "a list names every key below its path, at all depths", run: |subject| listed(subject).boxed() },
     Row { name: "an empty list is a list", run: |subject| nothing_listed(subject).boxed() },
     Row { name: "a list that fails in one part fails", run: |subject| half_listed(subject).boxed() },
+    Row { name: "a truncated answer is unknown", run: |subject| broken(subject, Damage::Truncated).boxed() },
+    Row { name: "a malformed answer is unknown", run: |subject| broken(subject, Damage::Malformed).boxed() },
+    Row { name: "a sealed server is Sealed", run: |subject| broken(subject, Damage::Sealed).boxed() },
+    Row { name: "what the identity may not read is denied, there or not", run: |subject| broken(subject, Damage::Denied).boxed() },
+    Row { name: "an expired credential is never absence", run: |subject| broken(subject, Damage::Expired).boxed() },
+    Row { name: "a missing credential says what to do", run: |subject| no_credential(subject).boxed() },
+    Row { name: "without its parent nothing is absent", run: |subject| broken(subject, Damage::NoParent).boxed() },
+    Row { name: "another engine in its place is no absence", run: |subject| broken(subject, Damage::OtherEngine).boxed() },
+    Row { name: "a change is hinted at", run: |subject| hinted(subject).boxed() },
+];
+
+/// Rows about the network between store and reader: for every backend that has one.
+pub const ON_THE_WIRE: &[Row] = &[
     Row { name: "many reads share one connection, and each is one call", run: |subject| thrifty(subject).boxed() },
     Row { name: "a slow answer is an answer", run: |subject| slow(subject).boxed() },
     Row { name: "a server that hangs is unknown at the deadline", run: |subject| broken(subject, Damage::Hang).boxed() },
@@ -42,22 +58,43 @@ pub const ROWS: &[Row] = &[
         name: "a server that hangs in its TLS handshake is unknown at the deadline",
         run: |subject| broken(subject, Damage::HangInTls).boxed(),
     },
+    Row { name: "an answer that drips is unknown at the deadline", run: |subject| broken(subject, Damage::Dripping).boxed() },
     Row { name: "a reset connection is unknown", run: |subject| broken(subject, Damage::Reset).boxed() },
     Row { name: "a connection that closes without an answer is unknown", run: |subject| broken(subject, Damage::Close).boxed() },
-    Row { name: "a truncated answer is unknown", run: |subject| broken(subject, Damage::Truncated).boxed() },
-    Row { name: "a malformed answer is unknown", run: |subject| broken(subject, Damage::Malformed).boxed() },
+    Row { name: "an answer without its last chunk is unknown", run: |subject| broken(subject, Damage::TruncatedChunks).boxed() },
+    Row { name: "an answer cut so that its length agrees is unknown", run: |subject| broken(subject, Damage::TruncatedUnnoticed).boxed() },
+    Row { name: "an answer with more behind its end is unknown", run: |subject| broken(subject, Damage::TwoAnswers).boxed() },
+    Row { name: "an answer of great depth is unknown", run: |subject| broken(subject, Damage::Deep).boxed() },
+    Row { name: "null is unknown", run: |subject| broken(subject, Damage::Null).boxed() },
+    Row { name: "an answer of another shape is unknown", run: |subject| broken(subject, Damage::OtherShape).boxed() },
+    Row { name: "an empty answer is unknown", run: |subject| broken(subject, Damage::NoBody).boxed() },
+    Row { name: "no content is unknown", run: |subject| broken(subject, Damage::NoContent).boxed() },
+    Row { name: "a page of HTML is unknown", run: |subject| broken(subject, Damage::Page).boxed() },
+    Row { name: "a page of HTML that says 404 is unknown", run: |subject| broken(subject, Damage::MissingPage).boxed() },
     Row { name: "an answer beyond all bounds is unknown", run: |subject| broken(subject, Damage::Oversized).boxed() },
-    Row { name: "a throttled call carries the server's hint", run: |subject| broken(subject, Damage::Throttled).boxed() },
-    Row { name: "a failing server is unknown", run: |subject| broken(subject, Damage::Failing).boxed() },
-    Row { name: "a redirect is unknown and not followed", run: |subject| broken(subject, Damage::Redirect).boxed() },
-    Row { name: "a sealed server is Sealed", run: |subject| broken(subject, Damage::Sealed).boxed() },
-    Row { name: "what the identity may not read is denied, there or not", run: |subject| broken(subject, Damage::Denied).boxed() },
-    Row { name: "an expired credential is never absence", run: |subject| broken(subject, Damage::Expired).boxed() },
-    Row { name: "a missing credential says what to do", run: |subject| no_credential(subject).boxed() },
+    Row { name: "an answer without an end is unknown", run: |subject| broken(subject, Damage::Endless).boxed() },
+    Row { name: "an answer that unpacks to hundreds of MiB is unknown", run: |subject| broken(subject, Damage::Bomb).boxed() },
+    Row { name: "an answer packed twice is unknown", run: |subject| broken(subject, Damage::NestedBomb).boxed() },
+    Row { name: "headers of a mebibyte are unknown", run: |subject| broken(subject, Damage::LargeHeaders).boxed() },
+    Row { name: "ten thousand headers are unknown", run: |subject| broken(subject, Damage::ManyHeaders).boxed() },
+    Row { name: "a throttled call carries the server's hint", run: |subject| broken(subject, Damage::Throttled(Hint::Seconds)).boxed() },
+    Row { name: "a throttled call carries a hint that is a date", run: |subject| broken(subject, Damage::Throttled(Hint::Date)).boxed() },
+    Row { name: "a throttled call without a hint is throttled", run: |subject| broken(subject, Damage::Throttled(Hint::None)).boxed() },
+    Row {
+        name: "a throttled call with a hint that is none is throttled",
+        run: |subject| broken(subject, Damage::Throttled(Hint::Nonsense)).boxed(),
+    },
+    Row { name: "a server that fails with 500 is unknown", run: |subject| broken(subject, Damage::Failing(500)).boxed() },
+    Row { name: "a server that fails with 502 is unknown", run: |subject| broken(subject, Damage::Failing(502)).boxed() },
+    Row { name: "a server that fails with 503 is unknown", run: |subject| broken(subject, Damage::Failing(503)).boxed() },
+    Row { name: "a server that fails with 504 is unknown", run: |subject| broken(subject, Damage::Failing(504)).boxed() },
+    Row { name: "a redirect with 301 is unknown and not followed", run: |subject| broken(subject, Damage::Redirect(301)).boxed() },
+    Row { name: "a redirect with 302 is unknown and not followed", run: |subject| broken(subject, Damage::Redirect(302)).boxed() },
+    Row { name: "a redirect with 307 is unknown and not followed", run: |subject| broken(subject, Damage::Redirect(307)).boxed() },
+    Row { name: "a redirect with 308 is unknown and not followed", run: |subject| broken(subject, Damage::Redirect(308)).boxed() },
+    Row { name: "an answer under another content type is no absence", run: |subject| relabelled(subject).boxed() },
+    Row { name: "a list without an end is unknown", run: |subject| endless_list(subject).boxed() },
     Row { name: "a server with another authority is unknown", run: |subject| broken(subject, Damage::OtherAuthority).boxed() },
-    Row { name: "without its parent nothing is absent", run: |subject| broken(subject, Damage::NoParent).boxed() },
-    Row { name: "another engine in its place is no absence", run: |subject| broken(subject, Damage::OtherEngine).boxed() },
-    Row { name: "a change is hinted at", run: |subject| hinted(subject).boxed() },
 ];
 
 async fn exact(mut subject: Box<dyn Subject>, payload: Payload) {
@@ -296,9 +333,31 @@ async fn broken(mut subject: Box<dyn Subject>, damage: Damage) {
     }
 }
 
+/// What the system itself said is either taken or not; it is never taken for something else.
+async fn relabelled(mut subject: Box<dyn Subject>) {
+    let written = subject.write("app/db", &Payload::text("one")).await;
+    subject.damage(Damage::Relabelled).await;
+    let store = Open::of(&*subject);
+    match store.read("app/db", None).await {
+        Reading::Found(found) => assert!(found.value.expose() == written.bytes),
+        Reading::Unknown(fault) => judge(Damage::Relabelled, &fault),
+        Reading::Absent(fault) => panic!("absent: {fault}"),
+    }
+    assert!(store.list(None).await.is_ok_and(|names| names == ["app/db"]) || store.list(None).await.is_err());
+}
+
+async fn endless_list(mut subject: Box<dyn Subject>) {
+    subject.write("app/db", &Payload::text("one")).await;
+    subject.damage(Damage::EndlessList).await;
+    judge(Damage::EndlessList, &Open::of(&*subject).list(None).await.unwrap_err());
+    assert!(subject.mend().await);
+    assert_eq!(Open::of(&*subject).list(None).await.unwrap(), ["app/db"]);
+}
+
 fn judge(damage: Damage, fault: &Fault) {
     let allowed: &[(Class, Reason)] = match damage {
-        Damage::Throttled => &[(Class::Throttled { after: Some(Duration::from_secs(7)) }, Reason::Throttled)],
+        Damage::Throttled(Hint::Seconds | Hint::Date) => &[(Class::Throttled { after: Some(Duration::from_secs(7)) }, Reason::Throttled)],
+        Damage::Throttled(Hint::None | Hint::Nonsense) => &[(Class::Throttled { after: None }, Reason::Throttled)],
         Damage::Sealed => &[(Class::Unavailable, Reason::Sealed)],
         Damage::Denied => &[(Class::Denied, Reason::AccessDenied)],
         Damage::Expired => &[(Class::Denied, Reason::AccessDenied), (Class::Unavailable, Reason::StoreNotReady)],
@@ -307,7 +366,10 @@ fn judge(damage: Damage, fault: &Fault) {
             (Class::Unavailable, Reason::StoreNotReady),
             (Class::Denied, Reason::AccessDenied),
         ],
-        Damage::Oversized => &[(Class::Invalid, Reason::TooLarge)],
+        Damage::Oversized | Damage::Endless => &[(Class::Invalid, Reason::TooLarge)],
+        Damage::EndlessList | Damage::Bomb | Damage::NestedBomb => {
+            &[(Class::Invalid, Reason::TooLarge), (Class::Unavailable, Reason::ProviderUnavailable)]
+        }
         _ => &[(Class::Unavailable, Reason::ProviderUnavailable)],
     };
     assert!(allowed.contains(&(fault.class, fault.reason)), "{damage:?}: {fault:?}");

@@ -10,6 +10,8 @@ use keyferry::{
     name::{ProviderKind, RemoteKey, RemoteRef},
 };
 
+use super::wire::Hint;
+
 /// Stands in every value that a row writes, and may stand in no message.
 pub const CANARY: &str = "canary-4711";
 
@@ -52,14 +54,42 @@ pub enum Damage {
     Slow,
     Hang,
     HangInTls,
+    /// A byte at a time, and never the last.
+    Dripping,
     Reset,
     Close,
+    /// The end of the answer is missing: by its promised length, by its last chunk,
     Truncated,
+    TruncatedChunks,
+    /// or by nothing but what it says.
+    TruncatedUnnoticed,
     Malformed,
+    /// More behind the answer's end.
+    TwoAnswers,
+    Deep,
+    Null,
+    /// Valid, and not what the system answers.
+    OtherShape,
+    NoBody,
+    NoContent,
+    /// HTML where the answer should be, as something in between would send it: with 200,
+    Page,
+    /// with 404.
+    MissingPage,
+    /// The system's own answer under another content type.
+    Relabelled,
     Oversized,
-    Throttled,
-    Failing,
-    Redirect,
+    Endless,
+    /// A list that promises more in each of its parts.
+    EndlessList,
+    /// Little on the wire, hundreds of MiB once unpacked.
+    Bomb,
+    NestedBomb,
+    LargeHeaders,
+    ManyHeaders,
+    Throttled(Hint),
+    Failing(u16),
+    Redirect(u16),
     Sealed,
     Denied,
     Expired,

@@ -6,40 +6,44 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
 use keyferry::{
     access::Role,
     backend::{Backend, Credentials, Settings, open},
     crd::v1alpha1::{Provider, SecretKeyRef, VaultAuth, VaultProvider},
-    fault::Fault,
+    fault,
     name::{ProviderKind, StoreName},
     secret::SecretValue,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::subject::{CANARY, Damage, Payload, Subject, Written};
+use super::{
+    subject::{CANARY, Damage, Payload, Subject, Written},
+    wire::{Voice, Wire},
+};
 use crate::{
     backends::openbao::OpenBao,
-    proxy::{self, Accepting, Answer, Matcher, Moment, Nth, Options, Proxy, Rule},
+    proxy::{Answer, Call, Fault, Matcher, Options},
 };
 
 pub struct Vault {
     bao: Arc<OpenBao>,
-    proxy: Proxy,
+    wire: Wire,
     mount: String,
     token: Option<String>,
-    ca_pem: String,
-    deadline: Duration,
-    rules: Vec<Rule>,
     can_be_mended: bool,
-    /// Where a redirect leads: it must see nothing.
-    elsewhere: Option<Proxy>,
+}
+
+const VOICE: Voice = Voice { error: |_| json!({ "errors": [CANARY] }), endless_list: Some(more_folders) };
+
+/// Folders in each folder: a thousand new ones per call.
+fn more_folders(call: &Call) -> Answer {
+    let names: Vec<String> = (0..1000).map(|number| format!("{}-{number}/", call.id)).collect();
+    Answer::json(200, &json!({ "data": { "keys": names } }))
 }
 
 impl Vault {
@@ -47,10 +51,9 @@ impl Vault {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let mount = format!("contract/{}", COUNT.fetch_add(1, Ordering::SeqCst));
         bao.mount_kv(&mount).await;
-        let proxy = Proxy::start(bao.url(), bao.ca_pem(), Options::vault());
+        let wire = Wire::before(bao.url(), bao.ca_pem(), Options::vault(), VOICE);
         let token = bao.create_token(&policy(&mount)).await;
-        let (ca_pem, deadline) = (proxy.ca_pem().to_owned(), PATIENCE);
-        Self { bao, proxy, mount, token: Some(token), ca_pem, deadline, rules: Vec::new(), can_be_mended: true, elsewhere: None }
+        Self { bao, wire, mount, token: Some(token), can_be_mended: true }
     }
 
     /// As root, past the proxy.
@@ -61,31 +64,12 @@ impl Vault {
         answer.body
     }
 
-    fn on_calls(&mut self, fault: proxy::Fault) {
-        self.rules.push(self.proxy.on(Matcher::any(), Nth::every(), fault));
-    }
-
-    fn answer(&mut self, status: u16, body: impl Into<Bytes>) {
-        let answer = Answer { body: body.into(), ..Answer::json(status, &Value::Null) };
-        self.on_calls(proxy::Fault::answer(answer));
-    }
-
     async fn unmount(&mut self) {
         let answer = self.bao.call(Method::DELETE, &format!("sys/mounts/{}", self.mount), None).await;
         assert_eq!(answer.status, 204);
         self.can_be_mended = false;
     }
-
-    fn redirect(&mut self) {
-        let elsewhere = Proxy::start(self.bao.url(), self.bao.ca_pem(), Options::vault());
-        let location = format!("{}/v1/{}/data/app/db", elsewhere.url(), self.mount);
-        self.on_calls(proxy::Fault::answer(Answer::json(307, &Value::Null).header("location", &location)));
-        self.elsewhere = Some(elsewhere);
-    }
 }
-
-/// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the documentation tells people to grant.
 fn policy(mount: &str) -> String {
@@ -124,17 +108,17 @@ impl Subject for Vault {
         ProviderKind::Vault
     }
 
-    fn open(&self) -> Result<Arc<dyn Backend>, Fault> {
+    fn open(&self) -> Result<Arc<dyn Backend>, fault::Fault> {
         let token_secret_ref = SecretKeyRef { name: "vault".into(), key: None, namespace: None };
         let spec = VaultProvider {
-            server: self.proxy.url().into(),
+            server: self.wire.url().into(),
             path: Some(self.mount.clone()),
-            ca_bundle: Some(BASE64_STANDARD.encode(&self.ca_pem)),
+            ca_bundle: Some(BASE64_STANDARD.encode(&self.wire.ca_pem)),
             namespace: None,
             ca_provider: None,
             auth: VaultAuth { token_secret_ref: Some(token_secret_ref), ..VaultAuth::default() },
         };
-        let settings = Settings { call_timeout: self.deadline, ..Settings::default() };
+        let settings = Settings { call_timeout: self.wire.deadline, ..Settings::default() };
         let name = StoreName::Namespaced { namespace: "team".into(), name: "contract".into() };
         let secrets = self.token.clone().map(|token| (Role::Token, SecretValue::from(token))).into_iter().collect();
         open(&name, Provider::Vault(&spec), &Credentials { secrets, tokens: None }, &settings)
@@ -169,28 +153,10 @@ impl Subject for Vault {
     }
 
     async fn damage(&mut self, damage: Damage) {
-        let short = Duration::from_millis(300);
+        if self.wire.damage(damage) {
+            return;
+        }
         match damage {
-            Damage::Slow => self.on_calls(proxy::Fault::delay(short)),
-            Damage::Hang => {
-                self.deadline = short;
-                self.on_calls(proxy::Fault::hang());
-            }
-            Damage::HangInTls => {
-                self.deadline = short;
-                self.proxy.accept(Accepting::HangTls);
-            }
-            Damage::Reset => self.on_calls(proxy::Fault::reset(Moment::AfterCommit)),
-            Damage::Close => self.on_calls(proxy::Fault::drop(Moment::BeforeCommit)),
-            Damage::Truncated => self.on_calls(proxy::Fault::truncate(10)),
-            Damage::Malformed => self.answer(200, format!("{{\"data\":{{\"data\":{{\"value\":\"{CANARY}\"}}")),
-            Damage::Oversized => self.answer(200, vec![b' '; 9 << 20]),
-            Damage::Throttled => {
-                let answer = Answer::json(429, &json!({ "errors": [CANARY] })).header("retry-after", "7");
-                self.on_calls(proxy::Fault::answer(answer));
-            }
-            Damage::Failing => self.answer(502, format!("<html>{CANARY}</html>")),
-            Damage::Redirect => self.redirect(),
             Damage::Sealed => {
                 // A server of its own: the other rows go on with theirs.
                 *self = Self::start(Arc::new(OpenBao::start().await)).await;
@@ -206,10 +172,6 @@ impl Subject for Vault {
                 self.can_be_mended = false;
             }
             Damage::NoCredential => self.token = None,
-            Damage::OtherAuthority => {
-                self.bao.ca_pem().clone_into(&mut self.ca_pem);
-                self.can_be_mended = false;
-            }
             Damage::NoParent => self.unmount().await,
             // It answers 404 to every path that it does not know, in the very words of KV 2.
             Damage::OtherEngine => {
@@ -220,24 +182,19 @@ impl Subject for Vault {
             }
             Damage::OnePart => {
                 let last = Matcher::any().verb("list").when("the last folder", |call| call.path_and_query.contains("/metadata/z"));
-                self.rules.push(self.proxy.on(last, Nth::every(), proxy::Fault::status(500)));
+                self.wire.on(last, Fault::status(500));
             }
+            other => unreachable!("{other:?}"),
         }
     }
 
     async fn mend(&mut self) -> bool {
-        if let Some(elsewhere) = self.elsewhere.take() {
-            assert_eq!(elsewhere.seen().connections_opened, 0, "the redirect was followed");
-        }
-        self.rules.iter().for_each(Rule::withdraw);
-        self.proxy.accept(Accepting::Normally);
-        self.deadline = PATIENCE;
+        self.wire.mend();
         self.can_be_mended
     }
 
     fn traffic(&self) -> (u64, usize) {
-        let seen = self.proxy.seen();
-        (seen.connections_opened, seen.calls.len())
+        self.wire.traffic()
     }
 
     fn secrets(&self) -> Vec<String> {

@@ -36,7 +36,18 @@ impl VaultStore {
 
     /// Applies the store; `more` are further lines of its spec, such as `  allowedKeys: [app/*]`.
     pub async fn apply(&self, world: &World, more: &str) {
-        let (name, namespace, server) = (&self.name, &world.cluster.namespace, self.proxy.url());
+        self.apply_named(world, &self.name, more).await;
+    }
+
+    /// Another store over the same server, with a session of its own; its name.
+    pub async fn apply_as(&self, world: &World, name: &str, more: &str) -> String {
+        let name = format!("{}-{name}", self.name);
+        self.apply_named(world, &name, more).await;
+        name
+    }
+
+    async fn apply_named(&self, world: &World, name: &str, more: &str) {
+        let (namespace, server) = (&world.cluster.namespace, self.proxy.url());
         let ca = STANDARD.encode(self.proxy.ca_pem());
         world
             .cluster
