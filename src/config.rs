@@ -16,7 +16,10 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    backend,
+    backend::{
+        self,
+        transport::{Proxies, Scheme},
+    },
     schedule::{TIMINGS, Timings, duration},
     secret::SecretValue,
     telemetry::{LogFormat, check_filter},
@@ -83,6 +86,11 @@ pub enum ConfigError {
     Contradiction(String),
 }
 
+/// The forward proxies, under the names that other programs give them; where both spellings are set the first counts.
+const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const HTTP_PROXY: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
 /// Start of the variables that are ours. They are never shown to provider `env`.
 const PREFIX: &str = "KEYFERRY_";
 
@@ -108,6 +116,29 @@ impl Config {
         let merged = flags.layer.over(from_environment).over(from_file).over(Layer::defaults());
         merged.build(environment, &settings)
     }
+}
+
+/// The proxies that the environment names. An empty variable is one that is not set, as other programs take it.
+fn proxies(environment: &Environment) -> Result<Proxies, ConfigError> {
+    let refuse = |name: &str, detail: String| ConfigError::Value { place: format!("environment variable {name}"), detail };
+    let find = |names: [&'static str; 2]| {
+        let set = names.into_iter().find_map(|name| Some((name, environment.get(name).filter(|bytes| !bytes.is_empty())?)));
+        let text = set.map(|(name, bytes)| match std::str::from_utf8(bytes) {
+            Ok(text) => Ok((name, text)),
+            Err(_) => Err(refuse(name, "is not UTF-8".to_owned())),
+        });
+        text.transpose()
+    };
+    let bypass = find(NO_PROXY)?.map_or("", |(_, text)| text);
+    [(Scheme::Http, HTTP_PROXY), (Scheme::Https, HTTPS_PROXY)].into_iter().try_fold(Proxies::default(), |proxies, (scheme, names)| {
+        let Some((name, address)) = find(names)? else { return Ok(proxies) };
+        proxies.with(scheme, address, bypass).map_err(|error| refuse(name, error.to_string()))
+    })
+}
+
+/// Whether a variable is a setting of this process, which provider `env` does not show: a proxy's address may hold a password.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX) || [HTTPS_PROXY, HTTP_PROXY, NO_PROXY].iter().flatten().any(|ours| *ours == name)
 }
 
 /// Each setting's variable and flag.
@@ -206,7 +237,7 @@ struct Layer {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     file_namespaced: Option<bool>,
 
-    /// Only variables that begin with this are shown to provider `env`; those that begin with `KEYFERRY_` never are
+    /// Only variables that begin with this are shown to provider `env`; those that begin with `KEYFERRY_` and the proxies never are
     #[arg(long, value_name = "PREFIX")]
     env_prefix: Option<String>,
 
@@ -354,7 +385,8 @@ impl Layer {
         if !protected_namespaces.contains(&namespace) {
             protected_namespaces.push(namespace.clone());
         }
-        let (ours, others): (Environment, Environment) = environment.into_iter().partition(|(name, _)| name.starts_with(PREFIX));
+        let proxies = proxies(&environment)?;
+        let (ours, others): (Environment, Environment) = environment.into_iter().partition(|(name, _)| is_ours(name));
         let env_prefix = self.env_prefix.unwrap_or_default();
         let known = |name: &String| name == "KEYFERRY_CONFIG" || settings.iter().any(|(variable, _)| variable == name);
         Ok(Config {
@@ -378,8 +410,9 @@ impl Layer {
                     .map(|(name, value)| (name, SecretValue::new(value)))
                     .collect(),
                 call_timeout: self.call_timeout.unwrap_or_default().0,
+                proxies,
             },
-            unknown_variables: ours.into_keys().filter(|name| !known(name)).collect(),
+            unknown_variables: ours.into_keys().filter(|name| name.starts_with(PREFIX) && !known(name)).collect(),
         })
     }
 }
@@ -513,6 +546,10 @@ variable or a value that cannot work ends the process at start with a message th
 `KEYFERRY_` and is none of these is named in a warning.
 
 Durations are written as `90s`, `1h30m` or `250ms`.
+
+Forward proxies are set by the usual variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (or in lower case): every client of a backend
+goes through them, with `CONNECT` for https. `NO_PROXY` lists hosts (with their subdomains), addresses, networks such as `10.0.0.0/8`, or
+`*`. The API server is always reached directly. None of them is shown to provider `env`.
 
 | Flag | Environment | File | Default | Meaning |
 |---|---|---|---|---|

@@ -5,6 +5,7 @@
 pub mod env;
 pub mod fake;
 pub mod file;
+pub mod transport;
 #[cfg(feature = "vault")]
 pub mod vault;
 
@@ -79,6 +80,8 @@ pub struct Settings {
     pub environment: BTreeMap<String, SecretValue>,
     /// Deadline of one call to a backend, connect included.
     pub call_timeout: Duration,
+    /// The forward proxies that clients of backends go through.
+    pub proxies: transport::Proxies,
 }
 
 /// Mints tokens of a ServiceAccount for a login.

@@ -158,7 +158,21 @@ pub async fn configuration(kubeconfig: Option<&Path>) -> Result<kube::Config, Co
     let Some(path) = kubeconfig else { return kube::Config::incluster().map_err(|error| ConnectError::InCluster(error.to_string())) };
     let unreadable = |error: kube::config::KubeconfigError| ConnectError::Kubeconfig { path: path.to_owned(), why: error.to_string() };
     let file = kube::config::Kubeconfig::read_from(path).map_err(unreadable)?;
-    kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await.map_err(unreadable)
+    let says_proxy = names_proxy(&file);
+    let mut config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await.map_err(unreadable)?;
+    // Else it is one of the environment, which is for backends: the API server is reached as the file says.
+    config.proxy_url = config.proxy_url.filter(|_| says_proxy);
+    Ok(config)
+}
+
+/// Whether the file's current cluster is behind a proxy.
+fn names_proxy(file: &kube::config::Kubeconfig) -> bool {
+    let current = file.contexts.iter().find(|context| Some(&context.name) == file.current_context.as_ref());
+    let name = current.and_then(|context| context.context.as_ref()).map(|context| &context.cluster);
+    let cluster = file.clusters.iter().find(|cluster| Some(&cluster.name) == name);
+    cluster
+        .and_then(|cluster| cluster.cluster.as_ref())
+        .is_some_and(|cluster| cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty()))
 }
 
 /// Why there is no way to the cluster.

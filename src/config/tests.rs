@@ -57,6 +57,22 @@ fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the
     assert_eq!(seconds(config.timings.recreation), 10);
 }
 
+#[test]
+fn proxies_come_from_the_usual_variables_and_are_shown_to_nobody() {
+    let secret = "http://user:hunter2@proxy.example.com:3128";
+    let environment = [("HTTPS_PROXY", secret), ("http_proxy", "proxy.example.com:1"), ("NO_PROXY", "a,10.0.0.0/8"), ("A", "1")];
+    let config = load(&[], &environment, "").unwrap();
+    assert_eq!(format!("{:?}", config.backends.proxies), "Proxies(2)");
+    assert_eq!(config.backends.environment.keys().collect::<Vec<_>>(), ["A"], "provider env does not show them");
+    assert!(config.unknown_variables.is_empty());
+    assert_eq!(format!("{:?}", load(&[], &[("HTTPS_PROXY", ""), ("NO_PROXY", "a")], "").unwrap().backends.proxies), "Proxies(0)");
+    let refused = refusal(&[], &[("https_proxy", "socks5://user:hunter2@proxy")], "");
+    assert!(
+        refused.contains("environment variable https_proxy") && refused.contains("http://proxy") && !refused.contains("hunter2"),
+        "{refused}"
+    );
+}
+
 /// One row per setting: its value as text, and the same in YAML.
 const ROWS: &[(&str, &str, &str)] = &[
     ("kubeconfig", "/k/config", "/k/config"),

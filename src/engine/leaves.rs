@@ -547,6 +547,7 @@ impl Stage {
             file_namespaced: true,
             environment,
             call_timeout: Duration::from_secs(20),
+            proxies: crate::backend::transport::Proxies::default(),
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! No redirect is followed (the token would go along), nothing is retried, nothing is unpacked, no answer is read beyond its limit.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, io};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Uri};
 use reqwest::{Certificate, Client, Identity, redirect::Policy};
 use rustify::endpoint::Endpoint;
 use url::Url;
@@ -16,7 +16,10 @@ use zeroize::Zeroizing;
 use super::{answer::Answer, failure::Failure};
 use crate::{
     access::Role,
-    backend::Credentials,
+    backend::{
+        Credentials,
+        transport::{Proxies, retry_after},
+    },
     crd::v1alpha1::VaultProvider,
     fault::{Class, Fault, Reason},
     name::{ProviderKind, RemoteKey},
@@ -44,9 +47,9 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// Builds the client; nothing is sent.
-    pub fn open(spec: &VaultProvider, credentials: &Credentials) -> Result<Self, Fault> {
+    pub fn open(spec: &VaultProvider, credentials: &Credentials, proxies: &Proxies) -> Result<Self, Fault> {
         let server = server(&spec.server)?;
-        let client = client(&server, spec, credentials)?;
+        let client = client(&server, spec, credentials, proxies)?;
         let namespace = spec.namespace.as_deref().map(namespace).transpose()?;
         // The token goes into a header of ours that is marked sensitive: that of vaultrs is not, and a log could show it.
         let prefix = EndpointMiddleware { token: String::new(), version: "v1".to_owned(), wrap: None, namespace: None };
@@ -87,11 +90,6 @@ fn joined(chunks: &[Bytes], length: usize) -> Zeroizing<Vec<u8>> {
     body
 }
 
-/// Seconds only, as Vault's rate limits send them: a date would need a clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
-}
-
 fn invalid(detail: &str) -> Fault {
     Fault::invalid(Reason::InvalidSpec, detail)
 }
@@ -113,7 +111,7 @@ fn namespace(text: &str) -> Result<HeaderValue, Fault> {
     header.ok_or_else(|| invalid("provider.vault.namespace is no path such as team/a: correct it"))
 }
 
-fn client(server: &Url, spec: &VaultProvider, credentials: &Credentials) -> Result<Client, Fault> {
+fn client(server: &Url, spec: &VaultProvider, credentials: &Credentials, proxies: &Proxies) -> Result<Client, Fault> {
     let authority = credentials.secrets.get(&Role::Authority);
     let bundle = match (&spec.ca_bundle, authority) {
         (Some(bundle), _) => Some(certificates(&BASE64_STANDARD.decode(unfolded(bundle)).map_err(|_| no_certificates(spec))?, spec)?),
@@ -149,7 +147,7 @@ fn client(server: &Url, spec: &VaultProvider, credentials: &Credentials) -> Resu
         Some(identity) => builder.identity(identity),
         None => builder,
     };
-    builder.build().map_err(|_| {
+    proxies.tell(builder).build().map_err(|_| {
         if has_bundle {
             no_certificates(spec)
         } else {

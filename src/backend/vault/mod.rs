@@ -44,7 +44,7 @@ const MAX_NAMES: usize = 100_000;
 /// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable credential.
 pub fn open(spec: &VaultProvider, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     let mount = mount_path(spec.path.as_deref().unwrap_or("secret"))?;
-    let session = Session::open(spec, credentials)?;
+    let session = Session::open(spec, credentials, &settings.proxies)?;
     Ok(Arc::new(Vault { session, mount, deadline: settings.call_timeout }))
 }
 

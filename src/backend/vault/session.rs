@@ -15,7 +15,11 @@ use super::{
     failure::Failure,
     login::{Login, Post, Way},
 };
-use crate::{backend::Credentials, crd::v1alpha1::VaultProvider, fault::Fault};
+use crate::{
+    backend::{Credentials, transport::Proxies},
+    crd::v1alpha1::VaultProvider,
+    fault::Fault,
+};
 
 /// A login that was refused is not tried again within this, and after a refused read nobody logs in anew within this: a thousand keys
 /// that a policy does not admit are not a thousand logins.
@@ -75,8 +79,8 @@ impl Held {
 
 impl Session {
     /// Builds the session; nothing is sent.
-    pub fn open(spec: &VaultProvider, credentials: &Credentials) -> Result<Self, Fault> {
-        let connection = Connection::open(spec, credentials)?;
+    pub fn open(spec: &VaultProvider, credentials: &Credentials, proxies: &Proxies) -> Result<Self, Fault> {
+        let connection = Connection::open(spec, credentials, proxies)?;
         Ok(Self { connection, way: Way::of(spec, credentials)?, state: Mutex::default() })
     }
 

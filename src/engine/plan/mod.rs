@@ -139,7 +139,8 @@ pub fn plan(judged: &Judged, snapshot: &Snapshot, key: &DigestKey, repairs: &Rep
             Deletion::NotDue => Plan { steps: vec![], entries, judgement: Err(fault), macs },
         };
     }
-    let judged_steps = if request.creation == CreationPolicy::None { Ok(vec![]) } else { steps(judged, snapshot, &values, &macs, key, repairs) };
+    let judged_steps =
+        if request.creation == CreationPolicy::None { Ok(vec![]) } else { steps(judged, snapshot, &values, &macs, key, repairs) };
     match judged_steps {
         Ok(steps) => Plan { steps, entries, judgement: Ok(()), macs },
         Err(fault) => Plan { steps: vec![], entries, judgement: Err(fault), macs },

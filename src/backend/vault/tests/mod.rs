@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     access::Role,
-    backend::{Backend, Credentials, Settings, open},
+    backend::{Backend, Credentials, Settings, open, transport::Proxies},
     crd::v1alpha1::{Provider, SecretKeyRef, VaultAuth, VaultProvider},
     fault::{Class, Fault, Reason},
     item::Reading,
@@ -438,7 +438,7 @@ async fn a_token_is_sent_trimmed_and_shown_nowhere() {
         let head = server.heads().pop().unwrap();
         assert!(head.contains("x-vault-token: hvs.canary-token\r\n"), "{token:?}: {head}");
     }
-    let session = crate::backend::vault::session::Session::open(&spec, &holding(Some(TOKEN))).unwrap();
+    let session = crate::backend::vault::session::Session::open(&spec, &holding(Some(TOKEN)), &Proxies::default()).unwrap();
     let vault = crate::backend::vault::Vault { session, mount: "secret".into(), deadline: Duration::from_secs(1) };
     assert!(!format!("{vault:?}").contains("canary"), "{vault:?}");
 }
