@@ -146,6 +146,7 @@ async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, s
         since: held.caught_up(),
         clock: Arc::new(jiff::Timestamp::now),
         metrics,
+        health: health.clone(),
         shutdown: stop,
     };
     let ready = move || {

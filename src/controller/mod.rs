@@ -37,7 +37,7 @@ use crate::{
         resolve::{World, object_key},
     },
     governor::{Governor, Limits},
-    metrics::Metrics,
+    metrics::{Health, Metrics},
     name::ObjectKey,
     refresh::{Refresh, Wake},
     schedule::{Timings, WallClock},
@@ -62,6 +62,8 @@ pub struct Setup {
     pub since: Option<Timestamp>,
     pub clock: WallClock,
     pub metrics: Metrics,
+    /// Where the pollers show that they live.
+    pub health: Health,
     pub shutdown: CancellationToken,
 }
 
@@ -171,7 +173,7 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     });
     let _ = caught_up.set(refresh.clone());
     let poller_stop = CancellationToken::new();
-    let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone()));
+    let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone(), setup.health));
     let mut waking = tokio::spawn(forward(wakes, context.memories.clone(), context.trigger.clone()));
     let ended = tokio::select! {
         () = reconciles(context, watches.objects, triggers, setup.concurrency, shutdown) => Ok(()),
@@ -184,8 +186,8 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     ended
 }
 
-async fn refresh_run(refresh: Refresh, stop: CancellationToken) {
-    if let Err(error) = refresh.run(stop).await {
+async fn refresh_run(refresh: Refresh, stop: CancellationToken, health: Health) {
+    if let Err(error) = refresh.run(stop, &health).await {
         tracing::error!(%error, "the poller ended");
     }
 }

@@ -1,6 +1,7 @@
 //! Whether the process lives and whether it is ready: background tasks beat, gates open and close.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,7 +12,9 @@ pub struct Health(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    tasks: Vec<Task>,
+    tasks: BTreeMap<u64, Task>,
+    /// Tasks so far.
+    begun: u64,
     gates: Vec<(&'static str, bool)>,
 }
 
@@ -22,11 +25,11 @@ struct Task {
     last: Instant,
 }
 
-/// The pulse of one background task.
-#[derive(Clone, Debug)]
+/// The pulse of one background task. Who drops it has ended and is not missed: a failed task ends the process by other means.
+#[derive(Debug)]
 pub struct Beat {
     health: Health,
-    index: usize,
+    number: u64,
 }
 
 /// Something without which the process is not ready.
@@ -40,11 +43,12 @@ impl Health {
     /// A background task that has to beat at least every `limit`.
     #[must_use]
     pub fn task(&self, name: &'static str, limit: Duration) -> Beat {
-        let index = self.with(|state| {
-            state.tasks.push(Task { name, limit, last: Instant::now() });
-            state.tasks.len() - 1
+        let number = self.with(|state| {
+            state.begun += 1;
+            state.tasks.insert(state.begun, Task { name, limit, last: Instant::now() });
+            state.begun
         });
-        Beat { health: self.clone(), index }
+        Beat { health: self.clone(), number }
     }
 
     /// Something without which the process is not ready, closed at first.
@@ -57,11 +61,12 @@ impl Health {
         Gate { health: self.clone(), index }
     }
 
-    /// The tasks that have not beaten for longer than they may; none means that the process lives.
+    /// The tasks that have not beaten for longer than they may, each name once; none means that the process lives.
     #[must_use]
     pub fn silent(&self, now: Instant) -> Vec<&'static str> {
         let is_silent = |task: &&Task| now.saturating_duration_since(task.last) > task.limit;
-        self.with(|state| state.tasks.iter().filter(is_silent).map(|task| task.name).collect())
+        let names: BTreeSet<_> = self.with(|state| state.tasks.values().filter(is_silent).map(|task| task.name).collect());
+        names.into_iter().collect()
     }
 
     /// The gates that are closed; none means that the process is ready.
@@ -79,7 +84,17 @@ impl Health {
 impl Beat {
     /// The task lives.
     pub fn now(&self) {
-        self.health.with(|state| state.tasks[self.index].last = Instant::now());
+        self.health.with(|state| {
+            if let Some(task) = state.tasks.get_mut(&self.number) {
+                task.last = Instant::now();
+            }
+        });
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        self.health.with(|state| state.tasks.remove(&self.number));
     }
 }
 
@@ -114,6 +129,17 @@ mod tests {
         assert_eq!(health.silent(later), ["quick"]);
         quick.now();
         assert!(health.silent(Instant::now() + Duration::from_secs(5)).is_empty());
+    }
+
+    #[test]
+    fn of_several_tasks_of_one_name_each_must_beat_and_one_that_ended_is_not_missed() {
+        let health = Health::default();
+        let tasks: Vec<_> = (0..3).map(|_| health.task("poller", Duration::from_secs(10))).collect();
+        let later = Instant::now() + Duration::from_secs(60);
+        tasks[0].now();
+        assert_eq!(health.silent(later), ["poller"]);
+        drop(tasks);
+        assert!(health.silent(later).is_empty());
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::{
     fault::{self, Fault},
     governor::{Look, Session, SessionId},
     item::{Item, Reading, Sighting},
+    metrics::Health,
     name::ObjectKey,
     schedule::{self, Chunk, Enrolment, Ledger, Moment, Seen, Timings, Waking, WallClock},
 };
@@ -223,15 +224,15 @@ impl Refresh {
         Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// Looks at what falls due until `shutdown`. One task per store, so that a store that hangs delays no other.
+    /// Looks at what falls due until `shutdown`. One task per store, so that a store that hangs delays no other; each has a pulse.
     ///
     /// # Errors
     /// [`PollerEnded`] when a part of it failed: the process must end.
-    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), PollerEnded> {
+    pub async fn run(&self, shutdown: CancellationToken, health: &Health) -> Result<(), PollerEnded> {
         let mut pollers = JoinSet::new();
         loop {
             for (store, changed) in self.without_poller() {
-                pollers.spawn(poll::run(self.clone(), store, changed));
+                pollers.spawn(poll::run(self.clone(), store, changed, health.task("poller", poll::LONGEST_SILENCE)));
             }
             tokio::select! {
                 () = shutdown.cancelled() => break,

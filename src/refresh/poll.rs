@@ -14,12 +14,15 @@ use crate::{
     access::Granted,
     governor::{Look, Priority, Session, SessionId},
     item::{Hint, Item},
+    metrics::Beat,
 };
 
 /// Calls that one poller has asked for at most; how many really go out at once is the governor's business.
 const CHUNKS: usize = 32;
 /// Longest rest, so that a wall clock that jumped is noticed.
 const LONGEST_REST: Duration = Duration::from_secs(30);
+/// A poller that did not come around for so long is stuck: it waits for nothing longer than a rest.
+pub(super) const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 /// Pause before hints are asked for again after their stream ended.
 const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 
@@ -39,9 +42,10 @@ struct Poller {
     listen_at: Option<Instant>,
 }
 
-pub(super) async fn run(refresh: Refresh, store: String, changed: Arc<Notify>) {
+pub(super) async fn run(refresh: Refresh, store: String, changed: Arc<Notify>, beat: Beat) {
     let mut poller = Poller { refresh, store, changed, looks: FuturesUnordered::new(), hints: None, listen_at: None };
     while let Some(session) = poller.refresh.session(&poller.store, &poller.changed) {
+        beat.now();
         poller.listen(&session);
         poller.begin(&session);
         poller.wait().await;

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Absence, Cause, PollerEnded, Refresh, RegisteredItem, Registration, Wake};
+use super::{Absence, Cause, PollerEnded, Refresh, RegisteredItem, Registration, Wake, poll::LONGEST_SILENCE};
 use crate::{
     access::{Asker, Granted, SeenStore, StoreSpec, judge},
     backend::{Backend, List, not_found},
@@ -27,6 +27,7 @@ use crate::{
     fault::{Fault, Reason},
     governor::{Governor, Limits, Look, Priority, Session, SessionId},
     item::{Fetched, Hint, Item, Reading, Sighting},
+    metrics::Health,
     name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef, StoreName},
     schedule::{Counts, Timings, WallClock},
     secret::SecretValue,
@@ -177,6 +178,7 @@ fn text_of(look: &Look) -> String {
 
 /// An operator in small: governor, poller, and reconciles that the test makes.
 struct Rig {
+    health: Health,
     governor: Governor,
     refresh: Refresh,
     wakes: UnboundedReceiver<Wake>,
@@ -197,9 +199,10 @@ impl Rig {
         let governor = Governor::new(limits, clock.clone());
         let (refresh, wakes) = Refresh::new(digest_key(), Timings::default(), since, clock.clone());
         let stop = CancellationToken::new();
-        let (handle, token) = (refresh.clone(), stop.clone());
-        let poller = tokio::spawn(async move { handle.run(token).await });
-        Self { governor, refresh, wakes, stop, poller, clock }
+        let (handle, token, health) = (refresh.clone(), stop.clone(), Health::default());
+        let pulse = health.clone();
+        let poller = tokio::spawn(async move { handle.run(token, &pulse).await });
+        Self { health, governor, refresh, wakes, stop, poller, clock }
     }
 
     fn session(&self, store: &str, generation: i64, backend: &Arc<Scripted>) -> Session {
@@ -571,6 +574,23 @@ async fn it_stops_when_it_is_told_to() {
     tokio::task::yield_now().await;
     rig.stop.cancel();
     assert_eq!(rig.poller.await.unwrap(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poller_shows_that_it_lives_until_nobody_uses_its_store() {
+    // The pulse is of real time, of which next to none goes by here.
+    let (mut rig, backend) = (Rig::new(), Scripted::new(1));
+    let session = rig.session("store", 1, &backend);
+    backend.set("app/a", "1");
+    rig.reconcile("x", None, &session, &[item("store", "app/a")], Instant::now()).await;
+    rig.quiet(HOUR).await;
+    let before = std::time::Instant::now();
+    assert_eq!(rig.health.silent(before + 2 * LONGEST_SILENCE), ["poller"], "it is missed when it falls silent");
+    rig.quiet(HOUR).await;
+    assert_eq!(rig.health.silent(before + LONGEST_SILENCE), [""; 0], "with nothing to look at it comes around all the same");
+    rig.refresh.forget(&object("x"));
+    rig.quiet(HOUR).await;
+    assert_eq!(rig.health.silent(before + 2 * LONGEST_SILENCE), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
