@@ -11,4 +11,5 @@
 
 mod architecture;
 mod crds;
+mod panics;
 mod store;
