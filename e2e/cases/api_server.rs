@@ -1,10 +1,11 @@
 //! The API server fails: it dies, forgets, hangs, refuses, answers after the connection is gone. Targets stay, and everything catches up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::Patch;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use keyferry::crd::v1alpha1::ExternalSecret;
@@ -188,6 +189,175 @@ async fn a_right_that_is_taken_away_is_told_and_its_return_is_noticed() {
     rule.withdraw();
     world.cluster.merge::<ExternalSecret>("db", &json!({ "metadata": { "annotations": { "keyferry.dev/refresh": "2" } } })).await;
     world.cluster.holds("db", &[("password", value.bytes())]).await;
+    world.cluster.ready("db").await;
+    world.finish().await;
+}
+
+/// What was written since a mark, targets and statuses above all, by `verb resource name`. What the API server refused is no write.
+fn writes_since(world: &World, mark: crate::harness::audit::Mark) -> BTreeMap<String, usize> {
+    let mut writes = BTreeMap::new();
+    for request in world.audit.of_operator(mark) {
+        if !request.is_background() && !matches!(request.verb.as_str(), "get" | "list") && request.code < 400 {
+            *writes.entry(format!("{} {} {}", request.verb, request.resource, request.name)).or_default() += 1;
+        }
+    }
+    writes
+}
+
+fn counts(wanted: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    wanted.iter().map(|(what, count)| ((*what).to_owned(), *count)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_told_twice_cost_no_write_and_lose_none() {
+    let world = World::prepare(patient()).await;
+    let rule = world.proxy.on(Matcher::any().verb("watch"), Nth::every(), Fault::duplicate_events());
+    world.operator.start();
+    let store = world.file_store().await;
+    let value = world.canary();
+    store.set("db/password", value.bytes());
+    world.operator.synced().await;
+    let mark = world.audit.mark();
+    world.cluster.apply(&whole_values("db", &store.name, "", KEYS)).await;
+    world.cluster.ready("db").await;
+    world.a_while().await;
+    rule.assert_fired();
+    assert_eq!(writes_since(&world, mark), counts(&[("patch secrets db", 1), ("patch externalsecrets/status db", 1)]));
+    // A changed value, an edited target, a deleted target: each is answered once.
+    let (mark, changed) = (world.audit.mark(), world.canary());
+    store.set("db/password", changed.bytes());
+    world.cluster.holds("db", &[("password", changed.bytes())]).await;
+    world.a_while().await;
+    assert_eq!(writes_since(&world, mark).get("patch secrets db"), Some(&1));
+    let mark = world.audit.mark();
+    world.cluster.merge::<Secret>("db", &json!({ "stringData": { "password": "edited" } })).await;
+    world.cluster.holds("db", &[("password", changed.bytes())]).await;
+    world.a_while().await;
+    assert_eq!(writes_since(&world, mark).get("patch secrets db"), Some(&1));
+    let mark = world.audit.mark();
+    world.may_vanish("db");
+    world.cluster.delete::<Secret>("db", &Default::default()).await;
+    world.cluster.holds("db", &[("password", changed.bytes())]).await;
+    world.a_while().await;
+    assert_eq!(writes_since(&world, mark).get("patch secrets db"), Some(&1));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_show_nothing_for_a_while_neither_lose_a_change_nor_undo_one() {
+    let (world, store) = ready_world(patient()).await;
+    world.a_while().await;
+    // It does not see its own writes: what the answers said must do.
+    let secrets = Matcher::any().verb("watch").resource("secrets");
+    let own = Matcher::any().verb("watch").resource("externalsecrets");
+    assert_eq!((world.proxy.hold_watches(&secrets), world.proxy.hold_watches(&own)), (1, 1));
+    let mark = world.audit.mark();
+    for _ in 0..3 {
+        let value = world.canary();
+        store.set("db/password", value.bytes());
+        world.cluster.holds("db", &[("password", value.bytes())]).await;
+    }
+    world.a_while().await;
+    assert_eq!(writes_since(&world, mark).get("patch secrets db"), Some(&3), "each change is written once");
+
+    // What others did meanwhile is seen when the watches go on: the edit is mended, the new object served, the deleted one left alone.
+    let last = world.canary();
+    store.set("db/password", last.bytes());
+    world.cluster.holds("db", &[("password", last.bytes())]).await;
+    world.cluster.merge::<Secret>("db", &json!({ "stringData": { "password": "edited", "foreign": "stays" } })).await;
+    let late = world.canary();
+    store.set("db/late", late.bytes());
+    world.cluster.apply(&whole_values("late", &store.name, "", &[("password", "db/late")])).await;
+    world.a_while().await;
+    assert!(world.cluster.get::<Secret>("late").await.is_none(), "nobody knows of it yet");
+    assert_eq!((world.proxy.release_watches(&secrets), world.proxy.release_watches(&own)), (1, 1));
+    world.cluster.holds("db", &[("password", last.bytes()), ("foreign", b"stays")]).await;
+    world.cluster.holds("late", &[("password", late.bytes())]).await;
+    world.cluster.ready("late").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lags_behind_with_its_lists_makes_nothing_be_written_or_deleted() {
+    let world = World::prepare(patient()).await;
+    let store = world.file_store().await;
+    let names = ["one", "two", "three"];
+    let lists = |resource| Matcher::any().verb("list").resource(resource);
+    // Both lists are remembered as they were before anything was there.
+    let stale: Vec<_> =
+        ["secrets", "externalsecrets"].iter().map(|resource| world.proxy.on(lists(resource), Nth::every(), Fault::replay())).collect();
+    world.operator.start();
+    world.operator.synced().await;
+    let mut values = Vec::new();
+    for name in names {
+        let value = world.canary();
+        store.set(name, value.bytes());
+        world.cluster.apply(&whole_values(name, &store.name, "", &[("v", name)])).await;
+        world.cluster.ready(name).await;
+        values.push((name, value));
+    }
+    world.a_while().await;
+    let before = targets(&world, &names).await;
+    let mark = world.audit.mark();
+    for resource in ["secrets", "externalsecrets"] {
+        assert_eq!(world.proxy.end_watches(&Matcher::any().verb("watch").resource(resource), WatchEnd::Gone), 1);
+    }
+    for rule in &stale {
+        rule.fired().await;
+    }
+    watching(&world).await;
+    world.a_while().await;
+    assert_eq!(targets(&world, &names).await, before, "nothing was written, deleted or made anew");
+    assert_eq!(writes_since(&world, mark), counts(&[]));
+    // The watches went on from the old lists and told everything again: what changes now arrives.
+    for (name, _) in &values {
+        let value = world.canary();
+        store.set(name, value.bytes());
+        world.cluster.holds(name, &[("v", value.bytes())]).await;
+    }
+    stale.iter().for_each(crate::proxy::Rule::withdraw);
+    world.finish().await;
+}
+
+/// UID and version of each target.
+async fn targets(world: &World, names: &[&str]) -> Vec<(Option<String>, Option<String>)> {
+    let mut targets = Vec::new();
+    for name in names {
+        let secret = world.cluster.get::<Secret>(name).await.unwrap_or_else(|| panic!("{name} is gone"));
+        targets.push((secret.uid(), secret.resource_version()));
+    }
+    targets
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_ends_while_its_target_is_written_is_left_in_peace() {
+    let (world, store) = ready_world(patient()).await;
+    let value = world.withheld();
+    store.set("db/last", value.bytes());
+    let ending = crate::harness::Cluster { client: world.cluster.client.clone(), namespace: format!("{}-ends", world.namespace()) };
+    let name = &ending.namespace;
+    // The sweep takes it along.
+    ending.apply(&format!("kind: Namespace\nmetadata: {{name: {name}, labels: {{keyferry-e2e: world}}}}")).await;
+    let access = Patch::Merge(json!({ "spec": { "conditions": [{ "namespaces": [world.namespace(), name] }] } }));
+    let stores = Api::<keyferry::crd::v1alpha1::ClusterSecretStore>::all(world.cluster.client.clone());
+    stores.patch(&store.name, &Default::default(), &access).await.unwrap();
+    // It keeps the namespace from being gone before it was seen ending.
+    ending.apply("kind: ConfigMap\nmetadata: {name: stays, finalizers: [keyferry.dev/e2e]}").await;
+    let write = || Matcher::any().verb("apply").resource("secrets").namespace(name);
+    let held = world.proxy.hold(write());
+    ending.apply(&whole_values("last", &store.name, "", &[("password", "db/last")])).await;
+    held.fired().await;
+    let namespaces = Api::<Namespace>::all(world.cluster.client.clone());
+    namespaces.delete(name, &Default::default()).await.unwrap();
+    held.withdraw();
+    let refused = |calls: &[Call]| calls.iter().any(|call| write().matches(call) && call.status == Some(403));
+    world.proxy.await_calls(refused).await;
+    for _ in 0..2 {
+        world.a_while().await;
+    }
+    assert_eq!(world.proxy.count(&write()), 1, "it is not tried again");
+    assert_eq!(ending.api::<Secret>().list(&Default::default()).await.unwrap().items.len(), 0);
+    ending.merge::<k8s_openapi::api::core::v1::ConfigMap>("stays", &json!({ "metadata": { "finalizers": null } })).await;
     world.cluster.ready("db").await;
     world.finish().await;
 }

@@ -1,5 +1,6 @@
 //! The operator as a process of its own: the real binary, under its ServiceAccount's token, with the settings of `config/default`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -150,6 +151,37 @@ impl Operator {
     /// Its process id while it runs.
     pub fn pid(&self) -> Option<i32> {
         self.running().as_ref().filter(|process| process.is_running()).map(Process::id)
+    }
+
+    /// Forgets how much memory it used at most, and says how much it uses now, in KiB.
+    ///
+    /// # Panics
+    /// When it does not run, or on a kernel that cannot.
+    pub fn forget_peak(&self) -> u64 {
+        let pid = self.pid().expect("it runs");
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the kernel forgets a peak");
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that it used since, in KiB.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// What it holds, as the kernel counts it: threads, open files, and KiB of memory of its own.
+    pub fn holdings(&self) -> BTreeMap<String, u64> {
+        let pid = self.pid().expect("it runs");
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("its files").count() as u64;
+        let of = |what: &str, amount| (what.to_owned(), amount);
+        BTreeMap::from([of("threads", self.status("Threads:")), of("open files", files), of("KiB of memory", self.status("RssAnon:"))])
+    }
+
+    /// A number of its `/proc/<pid>/status`.
+    fn status(&self, field: &str) -> u64 {
+        let pid = self.pid().expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let value = status.lines().find_map(|line| line.strip_prefix(field)).and_then(|rest| rest.split_whitespace().next());
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {field} in {status}"))
     }
 
     /// Blocks until it has ended by itself, and says whether with code 0.

@@ -120,6 +120,19 @@ pub fn untruths(object: &ExternalSecret, keys: Option<&BTreeSet<String>>) -> Vec
     wrong
 }
 
+/// What an operator may hold at the end of any case, in a debug build that logs everything. A leak per object, look, watch or
+/// reconcile shows in a case that makes many of them.
+const BOUNDS: &[(&str, u64)] = &[("threads", 32), ("open files", 96), ("KiB of memory", 32 << 10)];
+
+/// Holdings beyond what any case needs.
+pub fn beyond_bounds(holdings: &BTreeMap<String, u64>) -> Vec<String> {
+    let beyond = BOUNDS.iter().filter_map(|(what, bound)| {
+        let held = holdings.get(*what).copied().unwrap_or(u64::MAX);
+        (held > *bound).then(|| format!("{held} {what} at the end, of at most {bound}"))
+    });
+    beyond.collect()
+}
+
 /// Growth of what must not grow: by name, before and after.
 pub fn growth(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, allowance: u64) -> Vec<String> {
     let grown = after.iter().filter_map(|(what, after)| {

@@ -136,6 +136,18 @@ fn a_panic_is_seen_in_a_log() {
 }
 
 #[test]
+fn what_is_held_beyond_every_bound_is_seen_and_so_is_what_was_not_counted() {
+    let held = |threads, memory| {
+        let counts = [("threads", threads), ("open files", 40), ("KiB of memory", memory)];
+        counts.map(|(what, count)| (what.to_owned(), count)).into_iter().collect()
+    };
+    assert_eq!(oracle::beyond_bounds(&held(8, 30_000)), [""; 0]);
+    assert_eq!(oracle::beyond_bounds(&held(8, 500_000)), ["500000 KiB of memory at the end, of at most 32768"]);
+    assert_eq!(oracle::beyond_bounds(&held(33, 30_000)), ["33 threads at the end, of at most 32"]);
+    assert_eq!(oracle::beyond_bounds(&Default::default()).len(), 3);
+}
+
+#[test]
 fn growth_is_seen_beyond_its_allowance() {
     let counts = |threads: u64, files: u64| BTreeMap::from([("threads".to_owned(), threads), ("files".to_owned(), files)]);
     assert!(oracle::growth(&counts(10, 20), &counts(11, 19), 2).is_empty());

@@ -254,6 +254,9 @@ impl World {
         if open > CONNECTIONS {
             wrong.push(format!("{open} connections to the API server are open at rest"));
         }
+        let holdings = self.operator.holdings();
+        println!("at the end it holds {holdings:?}");
+        wrong.extend(oracle::beyond_bounds(&holdings));
         wrong
     }
 
