@@ -143,7 +143,7 @@ impl Arrivals {
 pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send) -> Result<(), ControllerError> {
     let shutdown = setup.shutdown.clone();
     let key = digest_key(&setup).await?;
-    let limits = Limits { concurrency: setup.store_concurrency, call_timeout: setup.settings.call_timeout, shrink: setup.timings.shrink };
+    let limits = Limits::new(setup.store_concurrency, setup.settings.call_timeout, &setup.timings);
     let governor = Governor::new(limits, setup.clock.clone());
     let (refresh, wakes) = Refresh::new(key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
     let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings), setup.metrics.clone());

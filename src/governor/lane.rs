@@ -1,20 +1,30 @@
-//! The calls to one store: what is asked at the same time is asked once, in batches, a bounded number at a time, each with a deadline.
+//! The calls to one store: what is asked at the same time is asked once, in batches, a bounded number at a time, each with a deadline, no
+//! faster than the store may be asked, and not at all while it is down.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{HashMap, HashSet, hash_map::RandomState},
+    hash::BuildHasher,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, sleep_until},
+};
 
-use super::Priority;
+use super::{
+    Priority,
+    breaker::{Admission, Breaker, Pauses},
+    pace::{Pace, Rate, Turn},
+    queue::Queue,
+};
 use crate::{
     backend::Backend,
     cache::{Kept, Table},
-    fault::{Class, Fault, Reason},
+    fault::{Class, Fault, Reason, quote},
     item::{Hint, Listing, Reading},
     name::{RemoteKey, RemoteRef},
 };
@@ -22,6 +32,27 @@ use crate::{
 /// What a provider gets beyond its own deadline: its own words about the time-out are the better ones, and with both at the same
 /// moment the message would change between attempts.
 const OVERTIME: Duration = Duration::from_secs(1);
+
+/// Objects that start together share batches: where a call takes several, the first waits so long for others.
+const WINDOW: Duration = Duration::from_millis(2);
+/// A larger batch than this is no call to another system: it is not refused for one of its keys.
+const LARGEST_REMOTE_BATCH: usize = 256;
+/// Keys that are asked for alone, because they had their batch refused.
+const MOST_ALONE: usize = 1_024;
+
+/// How a store is asked.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// Calls in flight. At least 1.
+    pub concurrency: usize,
+    /// Deadline of one call, connect included.
+    pub call_timeout: Duration,
+    pub rate: Option<Rate>,
+    /// Longest patience that the store can ask for.
+    pub longest_hold: Duration,
+    /// Between calls to a store that is down.
+    pub pauses: Pauses,
+}
 
 /// What is asked of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,41 +82,82 @@ pub struct Lane(Arc<Inner>);
 
 struct Inner {
     backend: Arc<dyn Backend>,
-    concurrency: usize,
-    call_timeout: Duration,
+    manner: Manner,
     /// Opened with the session, before anything is read: what changes between a read and the first listener is hinted at too.
     hints: Mutex<Option<BoxStream<'static, Hint>>>,
+    /// The store went down or came back.
+    turned: Notify,
+    jitter: RandomState,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     table: Table<Asked, Answer>,
-    /// Asked and not yet sent, first come first served within a priority.
-    queue: BTreeSet<(Priority, u64, Asked)>,
-    queued: HashMap<Asked, Queued>,
+    /// Asked and not yet sent.
+    queue: Queue<Asked>,
+    waiters: HashMap<Asked, Vec<Waiter>>,
     flying: HashMap<Asked, Vec<Flight>>,
     calls: usize,
-    turn: u64,
     last_start: Option<Instant>,
+    pace: Pace,
+    breaker: Breaker<Asked, Arc<Trouble>>,
+    /// How the store refused the call after which it has to be left alone.
+    refusal: Option<Arc<Trouble>>,
+    /// Until then the first of a batch waits for others.
+    window: Option<Instant>,
+    /// When the queue is looked at by itself.
+    alarm: Option<Instant>,
+    alone: HashSet<Asked>,
+    has_recovered: bool,
 }
 
-struct Queued {
-    priority: Priority,
-    turn: u64,
-    waiters: Vec<oneshot::Sender<Arc<Kept<Answer>>>>,
-}
+type Waiter = oneshot::Sender<Arc<Kept<Answer>>>;
 
 /// A call under way that will answer a question.
 struct Flight {
     at: Instant,
-    waiters: Vec<oneshot::Sender<Arc<Kept<Answer>>>>,
+    waiters: Vec<Waiter>,
+}
+
+/// How the store failed to answer, and to what question.
+#[derive(Debug)]
+struct Trouble {
+    asked: Asked,
+    fault: Fault,
+}
+
+/// One call and what is asked with it.
+struct Call {
+    batch: Vec<Asked>,
+    at: Instant,
+    /// It finds out whether the store is up again.
+    is_probe: bool,
 }
 
 impl Lane {
-    pub fn new(backend: Arc<dyn Backend>, concurrency: usize, call_timeout: Duration) -> Self {
+    /// `former` is the lane to the same store that this one replaces: what the store said of its pace goes on.
+    pub fn new(backend: Arc<dyn Backend>, manner: Manner, former: Option<&Self>) -> Self {
         let hints = Mutex::new(backend.changes());
-        Self(Arc::new(Inner { backend, concurrency: concurrency.max(1), call_timeout, hints, state: Mutex::default() }))
+        let (pace, refusal) = match former.map(Self::state) {
+            Some(former) => (former.pace.limited(manner.rate), former.refusal.clone()),
+            None => (Pace::new(manner.rate, manner.longest_hold), None),
+        };
+        let state = Mutex::new(State {
+            table: Table::default(),
+            queue: Queue::default(),
+            waiters: HashMap::new(),
+            flying: HashMap::new(),
+            calls: 0,
+            last_start: None,
+            pace,
+            breaker: Breaker::new(manner.pauses),
+            refusal,
+            window: None,
+            alarm: None,
+            alone: HashSet::new(),
+            has_recovered: false,
+        });
+        Self(Arc::new(Inner { backend, manner, hints, turned: Notify::new(), jitter: RandomState::new(), state }))
     }
 
     pub fn batch_size(&self) -> usize {
@@ -97,33 +169,109 @@ impl Lane {
         opened.or_else(|| self.0.backend.changes())
     }
 
+    /// Resolves when the store went down or came back since the last call of this.
+    pub async fn turned(&self) {
+        self.0.turned.notified().await;
+    }
+
+    /// Whether the store came back since this was asked last.
+    pub fn take_recovered(&self) -> bool {
+        std::mem::take(&mut self.state().has_recovered)
+    }
+
+    /// When a call may find out whether a store that is down is up again; none while it is up, or while one finds out.
+    pub fn probe_at(&self) -> Option<Instant> {
+        self.state().breaker.probe_at()
+    }
+
     /// Asks, or joins who has asked: what is kept or under way is good enough if its call began at or after `not_before`. All are
     /// asked before the first call starts, so that they share calls. One answer each, in the same order.
     pub fn ask(&self, asked: impl IntoIterator<Item = Asked>, not_before: Instant, priority: Priority) -> Vec<Waiting> {
         let mut state = self.state();
+        if self.batch_size() > 1 && state.queue.is_empty() {
+            state.window = Some(Instant::now() + WINDOW);
+        }
         let waiting = asked.into_iter().map(|asked| state.ask(asked, not_before, priority)).collect();
         self.pump(&mut state);
         waiting
     }
 
-    /// Starts calls while there is something to ask and room to ask it.
+    /// Starts calls while there is something to ask and it may be asked. What may not be asked soon is answered: its look has failed.
     fn pump(&self, state: &mut State) {
-        while state.calls < self.0.concurrency && !state.queue.is_empty() {
-            let at = state.next_start();
-            let batch = state.take(self.batch_size(), at);
-            state.calls += 1;
-            tokio::spawn(self.clone().call(batch, at));
+        while !state.queue.is_empty() {
+            let now = Instant::now();
+            let is_probe = match state.breaker.admit(now) {
+                Admission::Refused(trouble) => return state.refuse(|asked| trouble.retold(asked)),
+                Admission::Probe => true,
+                Admission::Free => false,
+            };
+            if state.calls >= self.0.manner.concurrency.max(1) {
+                return;
+            }
+            match state.pace.turn(now) {
+                Turn::Held(left) => return state.refuse_for(left),
+                Turn::At(at) => return self.look_again(state, at),
+                Turn::Now => {}
+            }
+            if let Some(end) = state.window_end(now, self.batch_size()) {
+                return self.look_again(state, end);
+            }
+            let call = state.begin(now, self.batch_size(), is_probe);
+            tokio::spawn(self.clone().call(call));
         }
     }
 
-    async fn call(self, batch: Vec<Asked>, at: Instant) {
-        let answers = self.answers(&batch).await;
+    /// Looks at the queue again at that moment, unless it is done before anyway.
+    fn look_again(&self, state: &mut State, at: Instant) {
+        if state.alarm.is_some_and(|alarm| alarm <= at) {
+            return;
+        }
+        state.alarm = Some(at);
+        let lane = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            sleep_until(at).await;
+            if let Some(lane) = lane.upgrade().map(Self) {
+                let mut state = lane.state();
+                state.alarm = state.alarm.filter(|alarm| *alarm != at);
+                lane.pump(&mut state);
+            }
+        });
+    }
+
+    async fn call(self, call: Call) {
+        let answers = self.answers(&call.batch).await;
         let mut state = self.state();
         state.calls -= 1;
-        for (asked, answer) in batch.into_iter().zip(answers) {
-            state.deliver(asked, &Arc::new(Kept { answer, at }));
+        self.judge(&mut state, &call, &answers);
+        for (asked, answer) in call.batch.into_iter().zip(answers) {
+            state.deliver(asked, &Arc::new(Kept { answer, at: call.at }));
         }
         self.pump(&mut state);
+    }
+
+    /// What a call says about the store.
+    fn judge(&self, state: &mut State, call: &Call, answers: &[Answer]) {
+        let (now, fraction) = (Instant::now(), self.fraction(call.at));
+        let troubles: Vec<Arc<Trouble>> = call.batch.iter().zip(answers).filter_map(|(asked, answer)| answer.trouble(asked)).collect();
+        let refusal = troubles.iter().find_map(|trouble| Some((trouble, trouble.refusal()?)));
+        if let Some((trouble, hint)) = refusal {
+            state.pace.refused(now, hint, fraction);
+            state.refusal = Some(Arc::clone(trouble));
+        }
+        let turned = match troubles.first() {
+            Some(trouble) if troubles.len() == answers.len() && (refusal.is_none() || call.is_probe) => {
+                state.breaker.fail(call.batch.iter().cloned(), Arc::clone(trouble), call.is_probe, now, fraction)
+            }
+            _ if refusal.is_some() => false,
+            _ => {
+                let is_back = state.breaker.succeed();
+                state.has_recovered |= is_back;
+                is_back
+            }
+        };
+        if turned {
+            self.0.turned.notify_one();
+        }
     }
 
     /// Exactly one answer for each.
@@ -131,7 +279,44 @@ impl Lane {
         let values: Vec<RemoteRef> = batch.iter().filter_map(Asked::value).cloned().collect();
         match batch.first() {
             Some(Asked::Names(listing)) => vec![Answer::Names(self.names(listing).await)],
-            _ => self.readings(&values).await.into_iter().map(Answer::Value).collect(),
+            _ => self.shared(&values).await.into_iter().map(Answer::Value).collect(),
+        }
+    }
+
+    /// A batch that is refused as a whole is halved until the key that it is refused for is alone. From then on that one is asked for
+    /// alone, until it is refused no more.
+    async fn shared(&self, refs: &[RemoteRef]) -> Vec<Reading> {
+        let (mut parts, mut readings) = (vec![refs], Vec::with_capacity(refs.len()));
+        while let Some(part) = parts.pop() {
+            if !readings.is_empty() || part.len() < refs.len() {
+                self.turn().await;
+            }
+            let read = self.readings(part).await;
+            if is_refused_whole(&read) && (2..=LARGEST_REMOTE_BATCH).contains(&part.len()) {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+                continue;
+            }
+            if let [one] = part {
+                self.state().note_alone(one, is_refused_whole(&read), refs.len() > 1);
+            }
+            readings.extend(read);
+        }
+        readings
+    }
+
+    /// Waits until a call that belongs to one under way may begin.
+    async fn turn(&self) {
+        loop {
+            let next = {
+                let (mut state, now) = (self.state(), Instant::now());
+                match state.pace.turn(now) {
+                    Turn::Now => return state.pace.begin(now),
+                    Turn::At(at) => at,
+                    Turn::Held(left) => now + left,
+                }
+            };
+            sleep_until(next).await;
         }
     }
 
@@ -156,18 +341,65 @@ impl Lane {
 
     /// A provider that hangs or panics costs its own call only.
     async fn guarded<T>(&self, call: impl Future<Output = T>) -> Result<T, Fault> {
-        match tokio::time::timeout(self.0.call_timeout + OVERTIME, AssertUnwindSafe(call).catch_unwind()).await {
+        let limit = self.0.manner.call_timeout;
+        match tokio::time::timeout(limit + OVERTIME, AssertUnwindSafe(call).catch_unwind()).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(bug("a provider panicked")),
             Err(_) => {
-                let limit = self.0.call_timeout;
                 Err(Fault::unavailable(format!("the store gave no answer within {limit:?}: check that it is reachable and not overloaded")))
             }
         }
     }
 
+    /// A fraction of one that nobody can foretell.
+    #[expect(clippy::cast_precision_loss, reason = "a fraction")]
+    fn fraction(&self, at: Instant) -> f64 {
+        self.0.jitter.hash_one(at) as f64 / u64::MAX as f64
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a call was refused for what it asked, with the same words for every key.
+fn is_refused_whole(readings: &[Reading]) -> bool {
+    let refusal = |reading: &Reading| match reading {
+        Reading::Unknown(fault) if matches!(fault.class, Class::Invalid | Class::Denied) => Some(fault.clone()),
+        Reading::Unknown(_) | Reading::Found(_) | Reading::Absent(_) => None,
+    };
+    let first = readings.first().and_then(refusal);
+    first.is_some() && readings.iter().all(|reading| refusal(reading) == first)
+}
+
+impl Answer {
+    /// Why the store itself could not answer, if so.
+    fn trouble(&self, asked: &Asked) -> Option<Arc<Trouble>> {
+        let fault = match self {
+            Self::Value(Reading::Unknown(fault)) | Self::Names(Err(fault)) => fault,
+            Self::Value(Reading::Found(_) | Reading::Absent(_)) | Self::Names(Ok(_)) => return None,
+        };
+        let is_trouble = matches!(fault.class, Class::Unavailable | Class::Throttled { .. } | Class::Bug);
+        is_trouble.then(|| Arc::new(Trouble { asked: asked.clone(), fault: fault.clone() }))
+    }
+}
+
+impl Trouble {
+    /// The store asks for patience: for how long, zero if it does not say.
+    fn refusal(&self) -> Option<Duration> {
+        match self.fault.class {
+            Class::Throttled { after } => Some(after.unwrap_or_default()),
+            _ => None,
+        }
+    }
+
+    /// The same fault for another question, in the words in which the store's own answer to it would be told: a look that is not made
+    /// and one that is must not take turns in a status.
+    fn retold(&self, asked: &Asked) -> Fault {
+        let (Some(told), Some(other)) = (self.asked.value(), asked.value()) else { return self.fault.clone() };
+        let (told, other) = (told.key.as_str(), other.key.as_str());
+        let detail = self.fault.detail.replace(&format!("{told:?}"), &format!("{other:?}")).replace(&quote(told), &quote(other));
+        Fault { detail, ..self.fault.clone() }
     }
 }
 
@@ -189,26 +421,13 @@ impl State {
         if let Some(flight) = self.flying.get_mut(&asked).and_then(|flights| flights.iter_mut().find(|flight| flight.at >= not_before)) {
             flight.waiters.push(sender);
         } else {
-            self.enqueue(asked, priority, sender);
+            self.waiters.entry(asked.clone()).or_default().push(sender);
+            self.queue.push(asked, priority);
         }
         async move {
             receiver.await.unwrap_or_else(|_| Arc::new(Kept { answer: Answer::Names(Err(bug("a call was lost"))), at: Instant::now() }))
         }
         .boxed()
-    }
-
-    fn enqueue(&mut self, asked: Asked, priority: Priority, waiter: oneshot::Sender<Arc<Kept<Answer>>>) {
-        self.turn += 1;
-        let turn = self.turn;
-        let queued = self.queued.entry(asked.clone()).or_insert_with(|| Queued { priority, turn, waiters: Vec::new() });
-        queued.waiters.push(waiter);
-        if queued.turn == turn {
-            self.queue.insert((priority, turn, asked));
-        } else if priority < queued.priority {
-            self.queue.remove(&(queued.priority, queued.turn, asked.clone()));
-            queued.priority = priority;
-            self.queue.insert((priority, queued.turn, asked));
-        }
     }
 
     /// No two calls start at the same instant: then "at or after" says which one saw a change.
@@ -219,24 +438,51 @@ impl State {
         start
     }
 
-    /// What one call asks: the first in the queue, and as many more values as fit. Names come alone.
-    fn take(&mut self, batch_size: usize, at: Instant) -> Vec<Asked> {
-        let mut batch: Vec<Asked> = Vec::new();
-        while batch.len() < batch_size {
-            let is_first = batch.is_empty();
-            let next = self.queue.iter().find(|(_, _, asked)| is_first || asked.value().is_some()).cloned();
-            let Some(entry) = next else { break };
-            self.queue.remove(&entry);
-            let asked = entry.2;
-            let waiters = self.queued.remove(&asked).map(|queued| queued.waiters).unwrap_or_default();
+    /// Until when the first of a batch waits for others; not once the batch is full, and not for periodic looks, which come together
+    /// already.
+    fn window_end(&self, now: Instant, batch_size: usize) -> Option<Instant> {
+        let is_waiting = batch_size > 1 && self.queue.len() < batch_size && !self.queue.has(Priority::Periodic);
+        self.window.filter(|end| is_waiting && *end > now)
+    }
+
+    /// Takes what the next call asks.
+    fn begin(&mut self, now: Instant, batch_size: usize, is_probe: bool) -> Call {
+        let at = self.next_start();
+        let alone = &self.alone;
+        let batch = self.queue.take(batch_size, |asked| asked.value().is_some() && !alone.contains(asked));
+        for asked in &batch {
+            let waiters = self.waiters.remove(asked).unwrap_or_default();
             self.flying.entry(asked.clone()).or_default().push(Flight { at, waiters });
-            let is_alone = asked.value().is_none();
-            batch.push(asked);
-            if is_alone {
-                break;
-            }
         }
-        batch
+        self.calls += 1;
+        self.pace.begin(now);
+        if is_probe {
+            self.breaker.probe();
+        }
+        Call { batch, at, is_probe }
+    }
+
+    /// Everything that waits has failed without a call.
+    fn refuse(&mut self, fault: impl Fn(&Asked) -> Fault) {
+        for asked in self.queue.drain() {
+            let fault = fault(&asked);
+            let answer = match &asked {
+                Asked::Value(_) => Answer::Value(Reading::Unknown(fault)),
+                Asked::Names(_) => Answer::Names(Err(fault)),
+            };
+            let kept = Arc::new(Kept { answer, at: self.next_start() });
+            let waiters = self.waiters.remove(&asked).unwrap_or_default();
+            self.hand_over(asked, &kept, waiters);
+        }
+    }
+
+    /// The store has to be left alone for so long.
+    fn refuse_for(&mut self, left: Duration) {
+        let refusal = self.refusal.clone();
+        self.refuse(|asked| match &refusal {
+            Some(trouble) => Fault { class: Class::Throttled { after: Some(left) }, ..trouble.retold(asked) },
+            None => Fault::throttled(Some(left), "the store asked to be left alone for a while: it is asked again when that is over"),
+        });
     }
 
     fn deliver(&mut self, asked: Asked, kept: &Arc<Kept<Answer>>) {
@@ -245,10 +491,23 @@ impl State {
         if flights.is_empty() {
             self.flying.remove(&asked);
         }
+        self.hand_over(asked, kept, landed.into_iter().flat_map(|flight| flight.waiters));
+    }
+
+    fn hand_over(&mut self, asked: Asked, kept: &Arc<Kept<Answer>>, waiters: impl IntoIterator<Item = Waiter>) {
         self.table.put(asked, kept);
-        for waiter in landed.into_iter().flat_map(|flight| flight.waiters) {
+        for waiter in waiters {
             // Whoever has gone away meanwhile wants nothing any more.
             let _ = waiter.send(kept.clone());
+        }
+    }
+
+    fn note_alone(&mut self, wanted: &RemoteRef, is_refused: bool, had_company: bool) {
+        let asked = Asked::Value(wanted.clone());
+        if !is_refused {
+            self.alone.remove(&asked);
+        } else if had_company && self.alone.len() < MOST_ALONE {
+            self.alone.insert(asked);
         }
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Must not be here: when to look (`schedule/`, `refresh/`), and what a system's protocol is (`backend/`).
 
+mod breaker;
 mod counted;
 mod lane;
+mod pace;
+mod queue;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -25,13 +28,14 @@ use crate::{
     cache::Kept,
     fault::Fault,
     item::{Hint, Item, Reading, Sighting, Wanted},
-    schedule::WallClock,
+    schedule::{Timings, WallClock},
 };
+use breaker::Pauses;
 pub use counted::Counted;
-use lane::{Answer, Asked, Lane};
+use lane::{Answer, Asked, Lane, Manner};
 use search::Lists;
 
-/// What the admin allows.
+/// What holds for every store that says nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Calls in flight to one store. At least 1.
@@ -40,6 +44,29 @@ pub struct Limits {
     pub call_timeout: Duration,
     /// Least time before a list that shrank by more than half is believed (`timings.shrink`).
     pub shrink: Duration,
+    /// First pause between calls to a store that is down (`timings.backoff`), and the longest (`timings.outage`).
+    pub outage: (Duration, Duration),
+    /// Longest patience that a store can ask for (`timings.backoffMax`).
+    pub longest_hold: Duration,
+}
+
+impl Limits {
+    #[must_use]
+    pub fn new(concurrency: usize, call_timeout: Duration, timings: &Timings) -> Self {
+        let outage = (timings.backoff, timings.outage.max(timings.backoff));
+        Self { concurrency, call_timeout, shrink: timings.shrink, outage, longest_hold: timings.backoff_max }
+    }
+
+    fn manner(&self) -> Manner {
+        let (first, longest) = self.outage;
+        Manner {
+            concurrency: self.concurrency,
+            call_timeout: self.call_timeout,
+            rate: None,
+            longest_hold: self.longest_hold,
+            pauses: Pauses { first, longest },
+        }
+    }
 }
 
 /// Who goes first when a store is busy.
@@ -101,7 +128,7 @@ impl Governor {
     }
 
     /// Opens the session, or hands out the one that is open. The session of an older generation or credential of the same store is
-    /// dropped when the new one opens, which goes on with what its searches found.
+    /// dropped when the new one opens, which goes on with what its searches found and what the store said of its pace.
     ///
     /// # Errors
     /// What `open` says.
@@ -110,13 +137,19 @@ impl Governor {
             return Ok(session.clone());
         }
         let (backend, store) = (open()?, id.store.clone());
+        let mut sessions = self.sessions();
+        let former = sessions.get(&store);
+        if let Some(session) = former.filter(|session| session.id == id) {
+            return Ok(session.clone());
+        }
         let session = Session {
-            lane: Lane::new(backend, self.limits.concurrency, self.limits.call_timeout),
-            lists: Arc::new(Lists::new(self.limits.shrink)),
+            lane: Lane::new(backend, self.limits.manner(), former.map(|former| &former.lane)),
+            lists: former.map_or_else(|| Arc::new(Lists::new(self.limits.shrink)), |former| former.lists.clone()),
             clock: self.clock.clone(),
             id,
         };
-        Ok(self.sessions().entry(store).and_modify(|known| known.replace_by(&session)).or_insert(session).clone())
+        sessions.insert(store, session.clone());
+        Ok(session)
     }
 
     /// Forgets the store's session: the store is gone.
@@ -162,6 +195,23 @@ impl Session {
         self.lane.changes()
     }
 
+    /// Resolves when the store went down or came back.
+    pub async fn turned(&self) {
+        self.lane.turned().await;
+    }
+
+    /// Whether the store came back since this was asked last.
+    #[must_use]
+    pub fn take_recovered(&self) -> bool {
+        self.lane.take_recovered()
+    }
+
+    /// When a look may find out whether a store that is down is up again.
+    #[must_use]
+    pub fn probe_at(&self) -> Option<Instant> {
+        self.lane.probe_at()
+    }
+
     /// A target says of itself how many names this search had: a first list in this process that shows less than half of them is not
     /// believed at once either.
     pub fn note_names(&self, search: &Granted<Item>, count: usize) {
@@ -200,12 +250,6 @@ impl Session {
     fn wall_of(&self, at: Instant) -> Timestamp {
         let now = (self.clock)();
         jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|since| now.checked_sub(since).ok()).unwrap_or(now)
-    }
-
-    fn replace_by(&mut self, other: &Self) {
-        if self.id != other.id {
-            *self = Self { lists: self.lists.clone(), ..other.clone() };
-        }
     }
 }
 

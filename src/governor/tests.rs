@@ -20,6 +20,7 @@ use crate::{
     fault::{Class, Fault, Reason},
     item::{Fetched, Item, Reading, Sighting},
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
+    schedule::Timings,
     secret::SecretValue,
 };
 
@@ -38,6 +39,10 @@ struct Scripted {
     /// A call answers when it gets a permit.
     gate: Semaphore,
     names: Mutex<Vec<&'static str>>,
+    /// How every key fails, if it does.
+    trouble: Mutex<Option<Fault>>,
+    /// A call that asks for one of these is refused as a whole.
+    guilty: Mutex<Vec<&'static str>>,
 }
 
 impl Scripted {
@@ -48,7 +53,13 @@ impl Scripted {
             calls: Mutex::default(),
             gate: Semaphore::new(1000),
             names: Mutex::new(vec![]),
+            trouble: Mutex::default(),
+            guilty: Mutex::default(),
         })
+    }
+
+    fn fails(&self, trouble: Option<Fault>) {
+        *self.trouble.lock().unwrap() = trouble;
     }
 
     fn calls(&self) -> Vec<Vec<String>> {
@@ -66,6 +77,14 @@ impl Backend for Scripted {
         self.calls.lock().unwrap().push(refs.iter().map(|one| one.key.to_string()).collect());
         let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Answer);
         self.gate.acquire().await.unwrap().forget();
+        let is_guilty = refs.iter().any(|one| self.guilty.lock().unwrap().contains(&one.key.as_str()));
+        if is_guilty {
+            return vec![Reading::Unknown(Fault::access_denied("not all of these may be read")); refs.len()];
+        }
+        if let Some(fault) = self.trouble.lock().unwrap().clone() {
+            let told = |one: &RemoteRef| Fault { detail: format!("remote key {:?}: {}", one.key.as_str(), fault.detail), ..fault.clone() };
+            return refs.iter().map(|one| Reading::Unknown(told(one))).collect();
+        }
         let read = |one: &RemoteRef| match one.key.as_str() {
             "k-gone" => Reading::Absent(Fault::absent(Reason::NotFound, "vanished")),
             "k-deleted" => Reading::Absent(Fault::absent(Reason::Deleted, "can be had back")),
@@ -115,7 +134,7 @@ fn search() -> Granted<Item> {
 }
 
 fn limits(concurrency: usize) -> Limits {
-    Limits { concurrency, call_timeout: Duration::from_secs(5), shrink: Duration::from_secs(10) }
+    Limits::new(concurrency, Duration::from_secs(5), &Timings::default())
 }
 
 fn id() -> SessionId {
@@ -206,6 +225,135 @@ async fn a_store_that_hangs_does_not_delay_another() {
     b.look(&[item("k")], began, Priority::Fresh).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(waiting.await.unwrap()[0].at, began);
+}
+
+fn fault_of(look: &super::Look) -> Option<Fault> {
+    match &look.sighting {
+        Sighting::Value(Reading::Unknown(fault)) | Sighting::Found(Err(fault)) => Some(fault.clone()),
+        _ => None,
+    }
+}
+
+async fn look(session: &Session, name: &str) -> Option<Fault> {
+    fault_of(&session.look(&[item(name)], Instant::now(), Priority::Periodic).await[0])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_store_says_of_its_patience_holds_back_every_call_to_it_and_to_no_other() {
+    let (a, b) = (Scripted::new(1, &[]), Scripted::new(1, &[]));
+    let (busy, lively) = (session(&a, 4), session(&b, 4));
+    a.fails(Some(Fault::throttled(Some(Duration::from_secs(20)), "too many requests")));
+    let began = Instant::now();
+    assert_eq!(look(&busy, "k1").await.unwrap().reason, Reason::Throttled);
+    a.fails(None);
+    while began.elapsed() < Duration::from_secs(20) {
+        let fault = look(&busy, "k2").await.unwrap();
+        let Class::Throttled { after: Some(left) } = fault.class else { unreachable!("{fault:?}") };
+        assert!(began.elapsed() + left >= Duration::from_secs(20), "{left:?}");
+        assert_eq!(fault.detail, "remote key \"k2\": too many requests", "as the store itself would say it");
+        assert_eq!(look(&lively, "k").await, None);
+        tokio::time::advance(Duration::from_millis(500)).await;
+    }
+    assert_eq!((a.calls().len(), b.calls().len()), (1, 40));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(look(&busy, "k2").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_is_asked_now_and_then_and_who_waits_is_answered_at_once() {
+    let backend = Scripted::new(1, &[]);
+    let session = session(&backend, 4);
+    backend.fails(Some(Fault::new(Class::Unavailable, Reason::Sealed, "the server is sealed: unseal it")));
+    for name in ["k1", "k2", "k3"] {
+        assert!(look(&session, name).await.is_some());
+    }
+    let (began, mut probes) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(30) {
+        let (calls, now) = (backend.calls().len(), Instant::now());
+        let looks = session.look(&[item("k8"), item("k9")], now, Priority::Fresh).await;
+        let told: Vec<Fault> = looks.iter().map(|look| fault_of(look).unwrap()).collect();
+        assert_eq!(now.elapsed(), Duration::ZERO, "nobody waits for a store that is down");
+        assert!(told.iter().all(|fault| fault.reason == Reason::Sealed));
+        assert_eq!(told[1].detail, "remote key \"k9\": the server is sealed: unseal it", "asked or not, the words are the same");
+        probes += backend.calls().len() - calls;
+        assert!(backend.calls().len() - calls <= 1, "one call finds out");
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    assert!((6..=10).contains(&probes), "{probes} calls in half a minute");
+    backend.fails(None);
+    assert!(!session.take_recovered());
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(look(&session, "k1").await, None);
+    assert!(session.take_recovered() && session.probe_at().is_none());
+    assert_eq!(look(&session, "k2").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_store_hangs_those_who_wait_are_told_as_soon_as_it_is_known() {
+    let backend = Scripted::new(1, &[Act::Hang; 5]);
+    let session = session(&backend, 3);
+    let began = Instant::now();
+    let items: Vec<_> = (0..1_000).map(|n| item(&format!("k{n}"))).collect();
+    let looks = session.look(&items, began, Priority::Fresh).await;
+    assert!(looks.iter().all(|look| fault_of(look).is_some_and(|fault| fault.class == Class::Unavailable)));
+    // Three hang; two more had begun before the third of them was over.
+    assert_eq!((backend.calls().len(), began.elapsed()), (5, Duration::from_secs(12)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_fails_alone_stops_nobody() {
+    let backend = Scripted::new(1, &[]);
+    let session = session(&backend, 4);
+    for n in 0..50 {
+        backend.fails(Some(Fault::unavailable("broken")));
+        assert!(look(&session, "bad").await.is_some());
+        assert!(look(&session, "worse").await.is_some());
+        backend.fails(None);
+        assert_eq!(look(&session, &format!("good{n}")).await, None);
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_starts_together_shares_batches_and_who_starts_alone_does_not_wait_where_there_are_none() {
+    for (batch, calls, waits) in [(20, 3, true), (1, 50, false)] {
+        let backend = Scripted::new(batch, &[]);
+        let session = session(&backend, 4);
+        let began = Instant::now();
+        let objects = (0..50).map(|n| {
+            let session = session.clone();
+            tokio::spawn(async move { session.look(&[item(&format!("k{n:02}"))], began, Priority::Fresh).await })
+        });
+        futures::future::join_all(objects).await;
+        assert_eq!((backend.calls().len(), began.elapsed() > Duration::ZERO), (calls, waits), "{batch}");
+        assert!(began.elapsed() < Duration::from_millis(5), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_refused_is_halved_until_the_guilty_keys_are_alone() {
+    let backend = Scripted::new(20, &[]);
+    let session = session(&backend, 4);
+    *backend.guilty.lock().unwrap() = vec!["k03", "k14"];
+    let items: Vec<_> = (0..20).map(|n| item(&format!("k{n:02}"))).collect();
+    let faulty = async || {
+        let looks = session.look(&items, Instant::now(), Priority::Fresh).await;
+        let faulty = looks.iter().enumerate().filter(|(_, look)| fault_of(look).is_some()).map(|(n, _)| n);
+        faulty.collect::<Vec<_>>()
+    };
+    assert_eq!(faulty().await, [3, 14]);
+    let first = backend.calls().len();
+    assert!(first <= 19, "{first} calls");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(faulty().await, [3, 14]);
+    assert_eq!(backend.calls().len() - first, 3, "the guilty ones are asked for alone from now on");
+    backend.guilty.lock().unwrap().clear();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(faulty().await, Vec::<usize>::new());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let before = backend.calls().len();
+    assert_eq!(faulty().await, Vec::<usize>::new());
+    assert_eq!(backend.calls().len() - before, 1, "and with the others when they are guilty no more");
 }
 
 #[tokio::test(start_paused = true)]

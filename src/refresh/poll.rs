@@ -40,15 +40,18 @@ struct Poller {
     /// Hints with the session that gives them; `None` in it when the system gives none, or gives no more.
     hints: Option<(SessionId, Option<BoxStream<'static, Hint>>)>,
     listen_at: Option<Instant>,
+    /// The last moment at which a look was asked for to find out whether the store is up again.
+    probed: Option<Instant>,
 }
 
 pub(super) async fn run(refresh: Refresh, store: String, changed: Arc<Notify>, beat: Beat) {
-    let mut poller = Poller { refresh, store, changed, looks: FuturesUnordered::new(), hints: None, listen_at: None };
+    let mut poller = Poller { refresh, store, changed, looks: FuturesUnordered::new(), hints: None, listen_at: None, probed: None };
     while let Some(session) = poller.refresh.session(&poller.store, &poller.changed) {
         beat.now();
         poller.listen(&session);
+        poller.heed(&session);
         poller.begin(&session);
-        poller.wait().await;
+        poller.wait(&session).await;
     }
 }
 
@@ -66,6 +69,21 @@ impl Poller {
         }
     }
 
+    /// A store that is back is asked for all that it did not answer; one that is down is asked now and then whether it is back.
+    fn heed(&mut self, session: &Session) {
+        if session.take_recovered() {
+            self.refresh.recover(&self.store);
+        }
+        if let Some(at) = self.next_probe(session).filter(|at| *at <= Instant::now()) {
+            self.probed = Some(at);
+            self.refresh.probe(&self.store);
+        }
+    }
+
+    fn next_probe(&self, session: &Session) -> Option<Instant> {
+        session.probe_at().filter(|at| self.probed != Some(*at))
+    }
+
     fn begin(&mut self, session: &Session) {
         while self.looks.len() < CHUNKS {
             let Some((chunk, granted)) = self.refresh.take(&self.store, session.batch_size()) else { break };
@@ -76,14 +94,15 @@ impl Poller {
         }
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self, session: &Session) {
         let longest = Instant::now() + LONGEST_REST;
         let due = self.refresh.next_due(&self.store).filter(|_| self.looks.len() < CHUNKS);
-        let until = [due, self.listen_at].into_iter().flatten().fold(longest, Instant::min);
+        let until = [due, self.listen_at, self.next_probe(session)].into_iter().flatten().fold(longest, Instant::min);
         let hints = self.hints.as_mut().and_then(|(_, hints)| hints.as_mut());
         tokio::select! {
             Some(landed) = self.looks.next() => self.refresh.land(&landed),
             () = self.changed.notified() => {}
+            () = session.turned() => {}
             () = tokio::time::sleep_until(until) => {}
             hint = next(hints) => match hint {
                 Some(hint) => self.refresh.hint(&self.store, &hint),
@@ -123,6 +142,14 @@ impl Refresh {
 
     fn hint(&self, store: &str, hint: &Hint) {
         self.state().ledger.hint(self.now(), store, hint);
+    }
+
+    fn recover(&self, store: &str) {
+        self.state().ledger.recover(self.now(), store);
+    }
+
+    fn probe(&self, store: &str) {
+        self.state().ledger.probe(self.now(), store);
     }
 
     fn next_due(&self, store: &str) -> Option<Instant> {

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -195,7 +195,7 @@ impl Rig {
     fn since(since: Option<Timestamp>) -> Self {
         let zero = Instant::now();
         let clock: WallClock = Arc::new(move || Timestamp::from_second(START).unwrap() + SignedDuration::try_from(zero.elapsed()).unwrap());
-        let limits = Limits { concurrency: 4, call_timeout: Duration::from_secs(30), shrink: Duration::from_secs(10) };
+        let limits = Limits::new(4, Duration::from_secs(30), &Timings::default());
         let governor = Governor::new(limits, clock.clone());
         let (refresh, wakes) = Refresh::new(digest_key(), Timings::default(), since, clock.clone());
         let stop = CancellationToken::new();
@@ -367,6 +367,60 @@ async fn failing_wakes_once_and_recovering_wakes_once() {
     backend.act(Act::Answer);
     assert_eq!(rig.woken().await.cause, Cause::Recovered);
     rig.quiet(HOUR).await;
+}
+
+/// Half a minute of failures, as users see it: a thousand objects, each with its own key and an interval of ten seconds.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_costs_few_calls_and_all_objects_are_back_soon_after() {
+    let (mut rig, backend) = (Rig::new(), Scripted::new(1));
+    let session = rig.session("store", 1, &backend);
+    let (names, interval): (Vec<String>, _) = ((0..1_000).map(|n| format!("app/{n}")).collect(), Duration::from_secs(10));
+    for name in &names {
+        backend.set(name, "1");
+        rig.reconcile(name, Some(interval), &session, &[item("store", name)], Instant::now()).await;
+    }
+    rig.quiet(2 * interval).await;
+    backend.act(Act::Down);
+    let (began, calls) = (Instant::now(), backend.calls());
+    let mut woken = BTreeSet::new();
+    while let Ok(wake) = timeout_at(began + Duration::from_secs(30), rig.wakes.recv()).await {
+        let wake = wake.unwrap();
+        assert_eq!(wake.cause, Cause::Failing);
+        assert!(began.elapsed() <= Duration::from_secs(20), "told {:?} after it went down", began.elapsed());
+        assert!(woken.insert(wake.object.name.clone()), "told twice");
+        let name = &wake.object.name;
+        let looks = rig.reconcile(name, Some(interval), &session, &[item("store", name)], wake.not_before).await;
+        assert_eq!(fault_of(&looks[0]).unwrap().reason, Reason::ProviderUnavailable);
+    }
+    let calls = backend.calls() - calls;
+    assert_eq!((woken.len(), calls <= 60), (1_000, true), "{calls} calls while it was down");
+    backend.act(Act::Answer);
+    let end = Instant::now();
+    while !woken.is_empty() {
+        let wake = rig.woken().await;
+        assert_eq!(wake.cause, Cause::Recovered);
+        let name = &wake.object.name;
+        rig.reconcile(name, Some(interval), &session, &[item("store", name)], wake.not_before).await;
+        assert!(woken.remove(name), "told twice");
+    }
+    assert!(end.elapsed() <= Duration::from_secs(6), "{:?}", end.elapsed());
+    rig.quiet(3 * interval).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_with_one_key_and_a_long_interval_is_back_within_seconds_too() {
+    let (mut rig, backend) = (Rig::new(), Scripted::new(1));
+    let session = rig.session("store", 1, &backend);
+    backend.set("app/a", "1");
+    rig.reconcile("x", Some(HOUR), &session, &[item("store", "app/a")], Instant::now()).await;
+    backend.act(Act::Down);
+    assert_eq!(rig.woken().await.cause, Cause::Failing);
+    rig.refresh.settled(&object("x"), Instant::now());
+    rig.quiet(HOUR / 2).await;
+    backend.act(Act::Answer);
+    let end = Instant::now();
+    assert_eq!(rig.woken().await.cause, Cause::Recovered);
+    assert!(end.elapsed() <= Duration::from_secs(5), "{:?}", end.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use super::{
     track::{Misses, Track, User, nanoseconds},
 };
 use crate::{
+    fault::Retry,
     item::{Hint, Item, Wanted},
     name::ObjectKey,
 };
@@ -27,6 +28,8 @@ const JUMP: Duration = Duration::from_secs(1);
 /// An object that was woken so recently will see for itself whatever else changes: its looks begin later, and its registration is
 /// compared with what was seen meanwhile.
 const JUST_WOKEN: Duration = Duration::from_secs(10);
+/// So many times in a row a look that somebody asked for goes before one that has been due for longer.
+const PATIENCE: u32 = 7;
 /// A store's early looks are searched for no further than this many items.
 const PULL_SEARCH: usize = 1_024;
 
@@ -72,6 +75,11 @@ struct Store {
     items: BTreeSet<u64>,
     /// Items by due time, without those that are on their way.
     due: BTreeSet<(i64, u64)>,
+    /// Of these, what somebody asked for.
+    asked: BTreeSet<(i64, u64)>,
+    passed_over: u32,
+    /// Items that could not be looked at, because the store gave no answer.
+    unanswered: BTreeSet<u64>,
     flying: BTreeSet<u64>,
     brake: Brake,
     last_hint: Option<i64>,
@@ -225,7 +233,34 @@ impl Ledger {
         }
     }
 
-    /// What one call may look at now: due items first, then those of the same interval that fall due soon, to fill the batch.
+    /// The store answers again: whatever it did not answer for is due now.
+    pub fn recover(&mut self, now: Moment, store: &str) {
+        self.tick(now);
+        let Some(book) = self.stores.get(store) else { return };
+        for id in book.unanswered.iter().copied().collect::<Vec<_>>() {
+            self.look_now(now, id);
+        }
+    }
+
+    /// A look may find out whether the store answers again: the item that has been without an answer for longest is due now.
+    pub fn probe(&mut self, now: Moment, store: &str) {
+        self.tick(now);
+        let Some(book) = self.stores.get(store) else { return };
+        let is_wanted = |id: &&u64| self.tracks.get(id).is_some_and(|track| track.due().is_some() && !track.is_flying);
+        let longest = book.unanswered.iter().filter(is_wanted).min_by_key(|id| self.tracks.get(id).and_then(|track| track.last)).copied();
+        if let Some(id) = longest {
+            self.look_now(now, id);
+        }
+    }
+
+    fn look_now(&mut self, now: Moment, id: u64) {
+        if let Some(track) = self.tracks.get_mut(&id).filter(|track| track.due().is_some()) {
+            track.request(now.mono, now.mono);
+            self.reindex(id);
+        }
+    }
+
+    /// What one call may look at now: what was asked for first, then what is due, then those of the same interval that fall due soon, to fill the batch.
     /// A search comes alone. They are on their way until [`Ledger::give_back`].
     pub fn take(&mut self, now: Moment, store: &str, batch: usize) -> Option<Chunk> {
         self.tick(now);
@@ -349,6 +384,22 @@ impl Ledger {
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts { items: self.tracks.len(), objects: self.objects.len(), stores: self.stores.len(), pending: self.pending.len() }
+    }
+}
+
+impl Store {
+    /// Who is next: what was asked for, but nobody is passed over for ever.
+    fn next(&mut self, now: i64) -> Option<(i64, u64)> {
+        let longest = self.due.first().copied().filter(|(due, _)| *due <= now)?;
+        let preferred = self.asked.first().copied().filter(|(due, _)| *due <= now).unwrap_or(longest);
+        let is_over = self.passed_over >= PATIENCE;
+        self.passed_over = if preferred == longest || is_over { 0 } else { self.passed_over + 1 };
+        Some(if is_over { longest } else { preferred })
+    }
+
+    fn drop_from_index(&mut self, due: i64, id: u64) {
+        self.due.remove(&(due, id));
+        self.asked.remove(&(due, id));
     }
 }
 
@@ -476,11 +527,12 @@ impl Ledger {
 
     /// A look that is newer than all before. Who has to be woken for it.
     fn take_in(&mut self, now: Moment, by: Option<&ObjectKey>, id: u64, at: i64, seen: Seen) -> Vec<Wish> {
+        let longest = self.count_unanswered(id, seen);
         let Some(track) = self.tracks.get_mut(&id) else { return Vec::new() };
         let due = track.due().filter(|due| *due <= at).unwrap_or(at);
         let had_value = matches!(track.view, View::Value(_));
         let was_confirmed = track.misses.is_some_and(|run| run.is_confirmed);
-        track.observe(at, now, seen, &self.timings);
+        track.observe(at, now, seen, &self.timings, longest);
         track.last_due = due;
         let is_confirmed = !was_confirmed && track.misses.is_some_and(|run| run.is_confirmed);
         let askers = if track.has_request() { Vec::new() } else { std::mem::take(&mut track.askers) };
@@ -512,6 +564,19 @@ impl Ledger {
         wishes
     }
 
+    /// Notes whether the store answered for the item. The longest pause before a failed look is made again: all that fail at one store share
+    /// a rate, so that one key alone is soon back, and a thousand do not knock all the time.
+    fn count_unanswered(&mut self, id: u64, seen: Seen) -> Duration {
+        let store = self.tracks.get(&id).and_then(|track| self.stores.get_mut(&track.item.store));
+        let Some(book) = store else { return self.timings.backoff_max };
+        match seen {
+            Seen::Fault { retry: Retry::UnavailableBackoff | Retry::Hinted(_), .. } => book.unanswered.insert(id),
+            Seen::Fault { .. } | Seen::Value(_) => book.unanswered.remove(&id),
+        };
+        let many = u32::try_from(book.unanswered.len()).unwrap_or(u32::MAX);
+        self.timings.outage.max(self.timings.backoff).saturating_mul(many.max(1)).min(self.timings.backoff_max)
+    }
+
     /// Tells the brake of an item that begins to be missing after somebody had it.
     fn count_turned(&mut self, id: u64, now: i64, had_value: bool) {
         let Some(track) = self.tracks.get_mut(&id) else { return };
@@ -523,15 +588,19 @@ impl Ledger {
         }
     }
 
-    fn choose(&self, now: i64, store: &str, batch: usize) -> Vec<u64> {
+    fn choose(&mut self, now: i64, store: &str, batch: usize) -> Vec<u64> {
+        let Some(book) = self.stores.get_mut(store) else { return Vec::new() };
+        let Some((_, first)) = book.next(now) else { return Vec::new() };
         let Some(book) = self.stores.get(store) else { return Vec::new() };
         let is_value = |id: &u64| self.tracks.get(id).is_some_and(|track| matches!(track.item.wanted, Wanted::Value(_)));
-        let Some((_, first)) = book.due.first().copied().filter(|(due, _)| *due <= now) else { return Vec::new() };
         if !is_value(&first) {
             return vec![first];
         }
-        let due = book.due.range(..=(now, u64::MAX)).map(|(_, id)| *id);
-        let mut chosen: Vec<u64> = due.filter(is_value).take(batch).collect();
+        let until_now = ..=(now, u64::MAX);
+        let due = book.asked.range(until_now).chain(book.due.range(until_now)).map(|(_, id)| *id);
+        let mut taken = BTreeSet::new();
+        let chosen = std::iter::once(first).chain(due.filter(is_value)).filter(|id| taken.insert(*id)).take(batch);
+        let mut chosen: Vec<u64> = chosen.collect();
         let room = batch - chosen.len();
         let Some(period) = self.tracks.get(&first).and_then(Track::period).filter(|_| room > 0) else { return chosen };
         let soon = book.due.range((now + 1, 0)..=(now + period / 9, u64::MAX)).take(PULL_SEARCH).map(|(_, id)| *id);
@@ -583,8 +652,9 @@ impl Ledger {
         let Some(store) = self.stores.get_mut(&track.item.store) else { return };
         store.items.remove(&id);
         store.flying.remove(&id);
+        store.unanswered.remove(&id);
         if let Some(due) = track.indexed {
-            store.due.remove(&(due, id));
+            store.drop_from_index(due, id);
         }
         if store.items.is_empty() {
             self.stores.remove(&track.item.store);
@@ -596,7 +666,7 @@ impl Ledger {
         let Some(track) = self.tracks.get_mut(&id) else { return };
         let Some(store) = self.stores.get_mut(&track.item.store) else { return };
         if let Some(due) = track.indexed.take() {
-            store.due.remove(&(due, id));
+            store.drop_from_index(due, id);
         }
         if track.is_flying {
             store.flying.insert(id);
@@ -606,6 +676,9 @@ impl Ledger {
         track.indexed = track.due();
         if let Some(due) = track.indexed {
             store.due.insert((due, id));
+            if track.is_urgent(due) {
+                store.asked.insert((due, id));
+            }
         }
     }
 }

@@ -339,9 +339,9 @@ fn who_does_not_look_periodically_retries_what_fails_and_rests_after() {
 
 #[test]
 fn unavailability_doubles_the_pause_up_to_the_longest_or_the_period() {
-    for (interval, longest) in [(HOUR, 300), (Duration::from_secs(9), 8)] {
+    for (interval, longest) in [(HOUR, 5), (Duration::from_secs(9), 5)] {
         let mut ledger = settled(Timings::default(), Some(interval), &[numbered(1)]);
-        let starts = run(&mut ledger, "store", 3 * 3600 * SECOND, |_| unavailable());
+        let starts = run(&mut ledger, "store", 300 * SECOND, |_| unavailable());
         let gaps: Vec<i64> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let gaps = &gaps[..30];
         assert!(gaps[0] >= 3 * SECOND / 4 && gaps[0] <= 5 * SECOND / 4, "{gaps:?}");
@@ -457,6 +457,68 @@ fn a_thousand_items_are_spread_over_the_period() {
     // 20 are expected in each of the hundred parts; 44 would be more than five standard deviations.
     assert!(by_minute.len() >= 100 && by_minute.values().all(|count| *count < 44), "{by_minute:?}");
     assert_eq!(by_minute.values().sum::<usize>(), 2_000);
+}
+
+#[test]
+fn all_that_one_store_does_not_answer_share_the_rate_at_which_it_is_asked_again() {
+    for (count, most) in [(1, 3600 / 3), (10, 3600 / 3), (100, 3600 / 2)] {
+        let items: Vec<Item> = (0..count).map(numbered).collect();
+        let mut ledger = settled(Timings::default(), Some(24 * HOUR), &items);
+        ledger.hint(at(SECOND), "store", &Hint::All);
+        let starts = run(&mut ledger, "store", 2 * 3600 * SECOND, |_| unavailable());
+        let settled = starts.iter().filter(|start| **start > 3600 * SECOND).count();
+        assert!(settled > 0 && settled <= most, "{count} items are looked at {settled} times an hour");
+    }
+}
+
+#[test]
+fn when_a_store_is_back_all_that_it_did_not_answer_is_looked_at_at_once_and_nothing_else() {
+    let items: Vec<Item> = (0..100).map(numbered).collect();
+    let mut ledger = settled(Timings::default(), Some(HOUR), &items);
+    ledger.hint(at(SECOND), "store", &Hint::All);
+    let down = |item: &Item| if *item == numbered(7) { found(1) } else { unavailable() };
+    assert_eq!(look(&mut ledger, SECOND, "store", down).0.len(), 100);
+    ledger.recover(at(SECOND + 1), "store");
+    let (looked, wakings) = look(&mut ledger, SECOND + 1, "store", |_| found(1));
+    assert_eq!(looked.len(), 99);
+    assert_eq!(names(&wakings).iter().filter(|(_, cause)| *cause == Cause::Recovered).count(), 0, "it was just woken for the failure");
+    ledger.recover(at(SECOND + 2), "store");
+    assert_eq!(ledger.take(at(SECOND + 2), "store", 1), None);
+}
+
+#[test]
+fn who_finds_out_whether_a_store_is_back_is_each_in_turn() {
+    let items: Vec<Item> = (0..4).map(numbered).collect();
+    let mut ledger = settled(Timings::default(), Some(HOUR), &items);
+    ledger.hint(at(SECOND), "store", &Hint::All);
+    look(&mut ledger, SECOND, "store", |_| unavailable());
+    let mut probed = BTreeSet::new();
+    for n in 1..=4 {
+        let now = SECOND + n * 1_000;
+        ledger.probe(at(now), "store");
+        let (looked, _) = look(&mut ledger, now, "store", |_| unavailable());
+        assert_eq!(looked.len(), 1);
+        probed.extend(looked);
+    }
+    assert_eq!(probed.len(), 4);
+    ledger.probe(at(SECOND), "another");
+}
+
+#[test]
+fn what_is_asked_for_goes_before_what_is_late_and_does_not_stop_it() {
+    let items: Vec<Item> = (0..1_000).map(numbered).collect();
+    let mut ledger = Ledger::new(Timings::default(), None);
+    ledger.register(at(0), &object("a"), Some(HOUR), items[..900].iter().map(|item| holding(item, 1)));
+    ledger.register(at(0), &object("b"), Some(HOUR), items[900..].iter().map(|item| holding(item, 1)));
+    for item in &items[900..] {
+        ledger.observe(at(1), Some(&object("b")), item, 1, found(1));
+    }
+    ledger.ask(at(SECOND), &object("b"));
+    let taken: Vec<bool> = std::iter::from_fn(|| ledger.take(at(SECOND), "store", 1)).map(|chunk| chunk.is_urgent).collect();
+    assert_eq!(taken.len(), 1_000);
+    let last = taken.iter().rposition(|is_urgent| *is_urgent).unwrap();
+    assert!(last < 120, "the last of a hundred was number {last}");
+    assert!(taken[..last].iter().filter(|is_urgent| !**is_urgent).count() >= 12, "late looks go on meanwhile");
 }
 
 #[test]

@@ -79,8 +79,10 @@ timings! {
     recreation "recreation" = Duration::from_secs(10), true;
     /// First pause after a failure of the API server, or of a backend that is unavailable; it doubles.
     backoff "backoff" = Duration::from_secs(1), false;
-    /// Longest pause after a failure of the API server.
+    /// Longest pause after a failure of the API server, and longest patience that a backend can ask for.
     backoff_max "backoffMax" = Duration::from_mins(5), false;
+    /// Longest pause between looks at a store that does not answer; the first is the backoff, and it doubles.
+    outage "outage" = Duration::from_secs(5), false;
     /// How long a Lease lasts that nobody renews.
     lease_duration "leaseDuration" = Duration::from_secs(15), true;
     /// How long the leader goes on without a renewal before it ends itself.

@@ -235,15 +235,16 @@ impl Track {
         }
     }
 
-    /// Takes in a look that began at `at`. The caller has made sure that it is newer than the last.
-    pub fn observe(&mut self, at: i64, now: Moment, seen: Seen, timings: &Timings) {
+    /// Takes in a look that began at `at`. The caller has made sure that it is newer than the last. `longest` bounds the pause after a look
+    /// that the store did not answer.
+    pub fn observe(&mut self, at: i64, now: Moment, seen: Seen, timings: &Timings, longest: Duration) {
         self.advance_slot(at, now);
         self.last = Some(at);
         self.view = seen.view();
         self.request = self.request.filter(|request| request.since > at);
         self.count_miss(at, seen, timings);
         match seen {
-            Seen::Fault { retry, .. } => self.fail(at, now, retry, timings),
+            Seen::Fault { retry, .. } => self.fail(at, now, retry, timings, longest),
             Seen::Value(_) => self.return_to_slots(),
         }
     }
@@ -276,7 +277,7 @@ impl Track {
         self.streak = (None, 0);
     }
 
-    fn fail(&mut self, at: i64, now: Moment, retry: Retry, timings: &Timings) {
+    fn fail(&mut self, at: i64, now: Moment, retry: Retry, timings: &Timings, longest: Duration) {
         let fraction = slots::fraction(self.hash, self.streak.1);
         match retry {
             // What cannot be used today may be mended at the backend.
@@ -293,9 +294,8 @@ impl Track {
             }
             Retry::UnavailableBackoff => {
                 let n = self.lengthen(Mode::Backoff);
-                let longest = nanoseconds(timings.backoff_max);
-                let pause = scaled(timings.backoff, 2_f64.powi(n) * (0.75 + 0.5 * fraction));
-                self.back_off(at, now.mono, pause.min(longest));
+                let pause = timings.backoff.mul_f64(2_f64.powi(n.min(20))).min(longest);
+                self.back_off(at, now.mono, scaled(pause, 0.75 + 0.25 * fraction));
             }
             Retry::Hinted(hint) => {
                 self.streak = (None, self.streak.1.wrapping_add(1));
