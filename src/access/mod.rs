@@ -33,7 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     crd::v1alpha1::{
-        ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec, StoreRef, StoreRefKind,
+        ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec, StoreLimits, StoreRef,
+        StoreRefKind,
     },
     fault::{Fault, Reason, quote},
     item::{FindRef, Item, Listing, Wanted},
@@ -87,6 +88,15 @@ impl<'a> StoreSpec<'a> {
         match self {
             Self::Namespaced(spec) => &spec.provider,
             Self::Cluster(spec) => &spec.provider,
+        }
+    }
+
+    /// How much may be asked of it.
+    #[must_use]
+    pub fn limits(self) -> Option<&'a StoreLimits> {
+        match self {
+            Self::Namespaced(spec) => spec.limits.as_ref(),
+            Self::Cluster(spec) => spec.limits.as_ref(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     access::{CredentialRefs, Granted, Holder, provider_kind},
     backend::{self, Backend, Credentials, Settings, TokenSource},
     cluster::{Cluster, ClusterError, Credential},
-    crd::v1alpha1::Provider,
+    crd::v1alpha1::{Provider, StoreLimits},
     engine::{
         resolve::{Judged, StoreView},
         token::AccountTokens,
@@ -93,14 +93,14 @@ impl Sessions {
     }
 
     async fn session(&self, name: &StoreName, view: &StoreView, granted: &Granted<CredentialRefs>) -> Result<Session, Fault> {
-        let provider = view.provider()?;
+        let (provider, limits) = (view.provider()?, view.limits());
         let id = |credential: String| SessionId { store: view.uid().to_owned(), generation: view.generation(), credential };
         let holders = granted.get().holders();
         if holders.is_empty() {
             let credentials = Credentials { tokens: self.tokens(granted), ..Credentials::default() };
-            return self.governor.session(id(String::new()), || self.open(name, provider, &credentials));
+            return self.governor.session(id(String::new()), limits, || self.open(name, provider, limits, &credentials));
         }
-        let opened = |version: String| self.governor.session(id(version), || Err(Fault::unavailable("not open yet"))).ok();
+        let opened = |version: String| self.governor.session(id(version), limits, || Err(Fault::unavailable("not open yet"))).ok();
         if let Some(session) = self.known_versions(&holders).and_then(&opened) {
             return Ok(session);
         }
@@ -113,11 +113,22 @@ impl Sessions {
             return Ok(session);
         }
         let (versions, credentials) = self.read_all(granted).await?;
-        self.governor.session(id(versions), || self.open(name, provider, &credentials))
+        self.governor.session(id(versions), limits, || self.open(name, provider, limits, &credentials))
     }
 
-    fn open(&self, name: &StoreName, provider: Provider<'_>, credentials: &Credentials) -> Result<Arc<dyn Backend>, Fault> {
-        let backend = backend::open(name, provider, credentials, &self.settings)?;
+    fn open(
+        &self,
+        name: &StoreName,
+        provider: Provider<'_>,
+        limits: Option<&StoreLimits>,
+        credentials: &Credentials,
+    ) -> Result<Arc<dyn Backend>, Fault> {
+        let call_timeout = self.governor.call_timeout(limits);
+        let backend = if call_timeout == self.settings.call_timeout {
+            backend::open(name, provider, credentials, &self.settings)?
+        } else {
+            backend::open(name, provider, credentials, &Settings { call_timeout, ..(*self.settings).clone() })?
+        };
         Ok(Arc::new(Counted::new(backend, provider_kind(provider), self.metrics.clone())))
     }
 

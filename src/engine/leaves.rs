@@ -39,6 +39,7 @@ use crate::{
     },
     digest::{DigestKey, ShortMac},
     fault::{Fault, Reason},
+    governor::Limits,
     item::{Item, Reading, Sighting, Wanted},
     name::{RemoteKey, RemoteRef, StoreName},
     schedule::{
@@ -302,6 +303,14 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     of_vault(is_cluster, &vault, &mut add);
     let mut bound = specs.clone();
     bound.of(kind)["allowedKeys"] = json!([""]);
+    let mut limited = specs.clone();
+    limited.of(kind)["limits"] = json!({"requestsPerSecond": 5});
+    let mut add = |leaf: &str, one: Value, other: Value| rows.push(Row::new(format!("{kind}.spec.limits{leaf}"), &limited, [one, other]));
+    add("", json!({"maxConcurrent": 4}), Value::Null);
+    add(".requestsPerSecond", json!(5), json!(6));
+    add(".burst", json!(7), Value::Null);
+    add(".maxConcurrent", json!(4), Value::Null);
+    add(".timeout", json!("3s"), json!("4s"));
     rows.push(Row::new(format!("{kind}.spec.allowedKeys[]"), &bound, [json!("do*"), json!("{namespace}/**")]));
     rows
 }
@@ -425,6 +434,9 @@ async fn story(specs: &Specs) -> String {
 fn decisions(judged: &Judged) -> String {
     let request = &judged.request;
     let mut text = format!("verdicts {:?}\ncredentials {:?}\nlooks at {:?}\n", judged.verdicts, judged.credentials, looks(judged));
+    let defaults = Limits::new(16, Duration::from_secs(20), &Timings::default());
+    let manners = request.stores.values().flatten().map(|store| defaults.manner(store.limits()));
+    let _ = writeln!(text, "asks {:?}", manners.collect::<Vec<_>>());
     for target in [TargetState::Unwritten, TargetState::InOrder, TargetState::Missing, TargetState::Drifted] {
         for (is_settled, is_asked) in [(true, false), (true, true), (false, false)] {
             let (is_suspended, policy) = (request.is_suspended, request.policy);

@@ -20,7 +20,7 @@ use crate::{
         condition,
         v1alpha1::{
             ClusterSecretStore, CreationPolicy, DeletionPolicy, Entry, ExternalSecret, ExternalSecretStatus, Provider, REFRESH_ANNOTATION,
-            RefreshPolicy, SecretStore,
+            RefreshPolicy, SecretStore, StoreLimits,
         },
     },
     digest::sha256_hex,
@@ -161,6 +161,12 @@ impl StoreView {
             .provider()
             .provider()
             .ok_or_else(|| Fault::invalid(Reason::InvalidSpec, "the store needs exactly one provider: set one"))
+    }
+
+    /// How much may be asked of it.
+    #[must_use]
+    pub fn limits(&self) -> Option<&StoreLimits> {
+        self.spec().limits()
     }
 
     fn spec(&self) -> StoreSpec<'_> {

@@ -40,9 +40,19 @@ pub struct Breaker<K, C> {
 #[derive(Debug)]
 enum State<K, C> {
     /// What failed since the last success, as many as decide.
-    Closed { failing: BTreeSet<K>, calls: u32 },
-    Open { until: Instant, round: u32, cause: C },
-    HalfOpen { round: u32, cause: C },
+    Closed {
+        failing: BTreeSet<K>,
+        calls: u32,
+    },
+    Open {
+        until: Instant,
+        round: u32,
+        cause: C,
+    },
+    HalfOpen {
+        round: u32,
+        cause: C,
+    },
 }
 
 impl<K: Ord, C: Clone> Breaker<K, C> {

@@ -26,13 +26,16 @@ use crate::{
     access::Granted,
     backend::Backend,
     cache::Kept,
+    crd::v1alpha1::StoreLimits,
     fault::Fault,
     item::{Hint, Item, Reading, Sighting, Wanted},
-    schedule::{Timings, WallClock},
+    schedule::{Timings, WallClock, duration},
 };
 use breaker::Pauses;
 pub use counted::Counted;
-use lane::{Answer, Asked, Lane, Manner};
+pub use lane::Manner;
+use lane::{Answer, Asked, Lane};
+use pace::Rate;
 use search::Lists;
 
 /// What holds for every store that says nothing else.
@@ -57,16 +60,26 @@ impl Limits {
         Self { concurrency, call_timeout, shrink: timings.shrink, outage, longest_hold: timings.backoff_max }
     }
 
-    fn manner(&self) -> Manner {
+    /// How a store is asked that says this of itself.
+    #[must_use]
+    pub fn manner(&self, own: Option<&StoreLimits>) -> Manner {
         let (first, longest) = self.outage;
+        let concurrency = own.and_then(|own| own.max_concurrent).and_then(|most| usize::try_from(most).ok());
+        let timeout = own.and_then(|own| own.timeout.as_deref()).and_then(|text| duration::parse(text).ok());
         Manner {
-            concurrency: self.concurrency,
-            call_timeout: self.call_timeout,
-            rate: None,
+            concurrency: concurrency.unwrap_or(self.concurrency),
+            // The schema keeps zero out; it would be a store that never answers.
+            call_timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.call_timeout),
+            rate: own.and_then(rate),
             longest_hold: self.longest_hold,
             pauses: Pauses { first, longest },
         }
     }
+}
+
+fn rate(own: &StoreLimits) -> Option<Rate> {
+    let per_second = own.requests_per_second.filter(|rate| *rate > 0)?;
+    Some(Rate { per_second: per_second.into(), burst: own.burst.unwrap_or(per_second).max(1).into() })
 }
 
 /// Who goes first when a store is busy.
@@ -127,12 +140,23 @@ impl Governor {
         Self { limits, clock, sessions: Arc::default() }
     }
 
-    /// Opens the session, or hands out the one that is open. The session of an older generation or credential of the same store is
+    /// Deadline of one call to a store that says this of itself.
+    #[must_use]
+    pub fn call_timeout(&self, own: Option<&StoreLimits>) -> Duration {
+        self.limits.manner(own).call_timeout
+    }
+
+    /// Opens the session, or hands out the one that is open; `own` are the limits that the store sets. The session of an older generation or credential of the same store is
     /// dropped when the new one opens, which goes on with what its searches found and what the store said of its pace.
     ///
     /// # Errors
     /// What `open` says.
-    pub fn session(&self, id: SessionId, open: impl FnOnce() -> Result<Arc<dyn Backend>, Fault>) -> Result<Session, Fault> {
+    pub fn session(
+        &self,
+        id: SessionId,
+        own: Option<&StoreLimits>,
+        open: impl FnOnce() -> Result<Arc<dyn Backend>, Fault>,
+    ) -> Result<Session, Fault> {
         if let Some(session) = self.sessions().get(&id.store).filter(|session| session.id == id) {
             return Ok(session.clone());
         }
@@ -143,7 +167,7 @@ impl Governor {
             return Ok(session.clone());
         }
         let session = Session {
-            lane: Lane::new(backend, self.limits.manner(), former.map(|former| &former.lane)),
+            lane: Lane::new(backend, self.limits.manner(own), former.map(|former| &former.lane)),
             lists: former.map_or_else(|| Arc::new(Lists::new(self.limits.shrink)), |former| former.lists.clone()),
             clock: self.clock.clone(),
             id,

@@ -16,7 +16,7 @@ use super::{Governor, Limits, Priority, Session, SessionId};
 use crate::{
     access::{Asker, Granted, SeenStore, StoreSpec, judge},
     backend::{Backend, List},
-    crd::v1alpha1::{Reference, SecretStoreSpec},
+    crd::v1alpha1::{Reference, SecretStoreSpec, StoreLimits},
     fault::{Class, Fault, Reason},
     item::{Fetched, Item, Reading, Sighting},
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
@@ -143,7 +143,7 @@ fn id() -> SessionId {
 
 fn session(backend: &Arc<Scripted>, concurrency: usize) -> Session {
     let backend = backend.clone();
-    Governor::new(limits(concurrency), Arc::new(|| Timestamp::UNIX_EPOCH)).session(id(), || Ok(backend)).unwrap()
+    Governor::new(limits(concurrency), Arc::new(|| Timestamp::UNIX_EPOCH)).session(id(), None, || Ok(backend)).unwrap()
 }
 
 fn class_of(sighting: &Sighting) -> Option<(Class, Reason)> {
@@ -300,6 +300,63 @@ async fn when_a_store_hangs_those_who_wait_are_told_as_soon_as_it_is_known() {
     assert_eq!((backend.calls().len(), began.elapsed()), (5, Duration::from_secs(12)));
 }
 
+fn limited(spec: serde_json::Value) -> StoreLimits {
+    serde_json::from_value(spec).unwrap()
+}
+
+#[test]
+fn what_a_store_says_of_itself_goes_before_what_holds_for_all() {
+    let manner = limits(16).manner(None);
+    assert_eq!((manner.concurrency, manner.call_timeout, manner.rate.is_none()), (16, Duration::from_secs(5), true));
+    let own = limited(json!({"requestsPerSecond": 5, "burst": 9, "maxConcurrent": 3, "timeout": "1m30s"}));
+    let manner = limits(16).manner(Some(&own));
+    let rate = manner.rate.unwrap();
+    assert_eq!((manner.concurrency, manner.call_timeout), (3, Duration::from_secs(90)));
+    assert_eq!((rate.per_second.to_string(), rate.burst.to_string()), ("5".to_owned(), "9".to_owned()));
+    let rate = limits(16).manner(Some(&limited(json!({"requestsPerSecond": 7})))).rate.unwrap();
+    assert_eq!(rate.burst.to_string(), "7", "a second's worth");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rate_of_a_store_holds_and_a_changed_one_applies_to_what_comes() {
+    let backend = Scripted::new(1, &[]);
+    let governor = Governor::new(limits(16), Arc::new(|| Timestamp::UNIX_EPOCH));
+    let open = |generation: i64, spec: serde_json::Value| {
+        let id = SessionId { generation, ..id() };
+        governor.session(id, Some(&limited(spec)), || Ok(backend.clone() as Arc<dyn Backend>)).unwrap()
+    };
+    let items: Vec<_> = (0..100).map(|n| item(&format!("k{n}"))).collect();
+    let took = async |session: Session| {
+        let began = Instant::now();
+        session.look(&items, began, Priority::Periodic).await;
+        began.elapsed().as_millis()
+    };
+    let slow = took(open(1, json!({"requestsPerSecond": 10, "burst": 20}))).await;
+    assert!((8_000..=8_010).contains(&slow), "{slow} ms for 80 calls after the burst");
+    let fast = took(open(2, json!({"requestsPerSecond": 100, "burst": 1}))).await;
+    assert!((990..=1_010).contains(&fast), "{fast} ms");
+    assert_eq!(took(open(3, json!({}))).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_object_waits_for_one_turn_behind_ten_thousand_periodic_looks_and_they_go_on() {
+    let backend = Scripted::new(1, &[]);
+    let governor = Governor::new(limits(16), Arc::new(|| Timestamp::UNIX_EPOCH));
+    let session = governor.session(id(), Some(&limited(json!({"requestsPerSecond": 10, "burst": 1}))), || Ok(backend.clone())).unwrap();
+    let items: Vec<_> = (0..10_000).map(|n| item(&format!("k{n}"))).collect();
+    let (periodic, began) = (session.clone(), Instant::now());
+    let backlog = tokio::spawn(async move { periodic.look(&items, began, Priority::Periodic).await });
+    tokio::time::advance(Duration::from_secs(1)).await;
+    for n in 0..50 {
+        let asked = Instant::now();
+        session.look(&[item(&format!("new{n}"))], asked, Priority::Fresh).await;
+        assert!(asked.elapsed() <= Duration::from_millis(201), "{:?}", asked.elapsed());
+    }
+    let calls = backend.calls().concat();
+    assert!(calls.iter().filter(|key| key.starts_with('k')).count() >= 10 + 50 / 8, "{calls:?}");
+    backlog.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_that_fails_alone_stops_nobody() {
     let backend = Scripted::new(1, &[]);
@@ -378,7 +435,7 @@ async fn a_search_reads_what_it_takes_and_believes_no_sudden_shrinking() {
 async fn a_sudden_shrinking_is_not_believed_after_a_restart_or_with_a_new_credential_either() {
     let backend = Scripted::new(20, &[]);
     let governor = Governor::new(limits(4), Arc::new(|| Timestamp::UNIX_EPOCH));
-    let open = |id: SessionId| governor.session(id, || Ok(backend.clone())).unwrap();
+    let open = |id: SessionId| governor.session(id, None, || Ok(backend.clone())).unwrap();
     let found = async |session: &Session| match session.look(&[search()], Instant::now(), Priority::Fresh).await.remove(0).sighting {
         Sighting::Found(found) => found.map(|found| found.values.len()).map_err(|fault| fault.reason),
         Sighting::Value(_) => unreachable!("a search was asked"),
@@ -425,7 +482,7 @@ async fn a_session_lives_until_its_store_or_credential_changes() {
     let governor = Governor::new(limits(1), Arc::new(|| Timestamp::UNIX_EPOCH));
     let open = |id: SessionId| {
         let mut opened = false;
-        let session = governor.session(id, || {
+        let session = governor.session(id, None, || {
             opened = true;
             Ok(Scripted::new(1, &[]) as Arc<dyn Backend>)
         });
@@ -438,5 +495,5 @@ async fn a_session_lives_until_its_store_or_credential_changes() {
     assert_eq!(open(rotated.clone()).0.id(), &rotated);
     governor.close("uid");
     assert!(open(rotated).1);
-    assert!(governor.session(SessionId { store: "x".to_owned(), ..id() }, || Err(Fault::unavailable("no"))).is_err());
+    assert!(governor.session(SessionId { store: "x".to_owned(), ..id() }, None, || Err(Fault::unavailable("no"))).is_err());
 }

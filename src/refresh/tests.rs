@@ -211,7 +211,7 @@ impl Rig {
 
     fn session_with(&self, store: &str, generation: i64, credential: &str, backend: &Arc<Scripted>) -> Session {
         let (id, backend) = (SessionId { store: store.to_owned(), generation, credential: credential.to_owned() }, backend.clone());
-        self.governor.session(id, || Ok(backend)).unwrap()
+        self.governor.session(id, None, || Ok(backend)).unwrap()
     }
 
     /// A reconcile: looks, observes, registers what it saw, settles.

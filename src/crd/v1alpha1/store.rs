@@ -31,6 +31,9 @@ pub struct SecretStoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 512)))]
     pub allowed_keys: Option<Vec<String>>,
+    /// How much may be asked of the system for this store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<StoreLimits>,
 }
 
 /// Where values live, for every namespace that a condition admits.
@@ -64,6 +67,34 @@ pub struct ClusterSecretStoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 512)))]
     pub allowed_keys: Option<Vec<String>>,
+    /// How much may be asked of the system for this store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<StoreLimits>,
+}
+
+/// How much may be asked of the system for one store, by all its objects together. Fresh objects go before changed values, and these before
+/// periodic looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.burst) || has(self.requestsPerSecond)").message("burst needs requestsPerSecond: without a rate nothing is held back"))]
+pub struct StoreLimits {
+    /// Calls per second, 1 to 10000. Without it as many as the system takes; when it refuses calls as too many, fewer for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub requests_per_second: Option<u32>,
+    /// Calls at once after a rest, 1 to 10000. Default: `requestsPerSecond`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub burst: Option<u32>,
+    /// Calls in flight, 1 to 256. Default 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max_concurrent: Option<u32>,
+    /// Deadline of one call, connect and login included, as a Go duration from 10ms to 5m. Default: the operator's `callTimeout`, 10s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') && duration(self) >= duration('10ms') && duration(self) <= duration('5m')").message("must be a Go duration from 10ms to 5m, such as 2s"))]
+    pub timeout: Option<String>,
 }
 
 /// One way for a namespace to be admitted; of several members in one condition one is enough, as in ESO.
