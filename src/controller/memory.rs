@@ -65,6 +65,8 @@ pub struct Memory {
     pub failures: u32,
     pub repairs: Repairs,
     pub recreated: Option<Timestamp>,
+    /// There was no room at its store: it comes back.
+    pub is_parked: bool,
 }
 
 impl Memory {

@@ -4,6 +4,7 @@
 
 pub mod memory;
 mod reconcile;
+mod rooms;
 mod triggers;
 
 use std::{
@@ -43,6 +44,7 @@ use crate::{
     schedule::{Timings, WallClock},
 };
 use memory::Memories;
+use rooms::Rooms;
 use triggers::Watches;
 
 /// Everything that the controller needs to run.
@@ -94,7 +96,13 @@ struct Context {
     clock: WallClock,
     trigger: Trigger,
     arrivals: Arrivals,
+    rooms: Rooms,
+    /// Objects that wait for one store at the same time.
+    room: usize,
 }
+
+/// Fewest objects that wait for one store at the same time, however few workers there are.
+const LEAST_ROOM: usize = 4;
 
 /// Asks for a reconcile. Cheap to clone.
 #[derive(Clone)]
@@ -169,7 +177,10 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
         memories: watches.memories,
         metrics: setup.metrics,
         clock: setup.clock,
+        rooms: Rooms::new(watches.trigger.clone()),
         trigger: watches.trigger,
+        // A quarter of the workers: with three stores that hang there is still one left.
+        room: (usize::from(setup.concurrency) / 4).max(LEAST_ROOM),
     });
     let _ = caught_up.set(refresh.clone());
     let poller_stop = CancellationToken::new();

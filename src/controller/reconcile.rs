@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{
     Context,
     memory::{Blocked, Handled, Memory, Written},
+    rooms::Inside,
 };
 use crate::{
     cluster::ClusterError,
@@ -33,11 +34,17 @@ use crate::{
     schedule::due::{Due, Standing, TargetState, due},
 };
 
+/// Who found no room at a store comes back after this, called or not.
+const PARKED: Duration = Duration::from_secs(5);
+
 /// Reconciles one object: what the cache shows of it now, up to what its status says of it then.
 pub async fn reconcile(object: Arc<ExternalSecret>, context: &Context) -> Action {
     let key = resolve::object_key(&object);
+    let uid = object.metadata.uid.clone().unwrap_or_default();
     let action = Reconcile::begin(object, &key, context).run().await;
-    context.arrivals.note(&key, &context.refresh);
+    if !context.memories.with(&key, &uid, |memory| memory.is_parked) {
+        context.arrivals.note(&key, &context.refresh);
+    }
     action
 }
 
@@ -60,6 +67,7 @@ impl<'a> Reconcile<'a> {
         let memory = context.memories.with(key, &uid, |memory| {
             let taken = memory.clone();
             memory.wake = None;
+            memory.is_parked = false;
             taken
         });
         Self { context, key, object, memory, version: String::new(), now: (context.clock)(), began: Instant::now() }
@@ -174,6 +182,7 @@ impl<'a> Reconcile<'a> {
 
     /// Fetch, plan, apply, report.
     async fn refresh(self, judged: &Judged, connected: &Connected, standing: Standing) -> Action {
+        let Some(inside) = self.enter(judged, connected) else { return self.park() };
         if standing.target == TargetState::Missing {
             match self.may_recreate(&judged.request).await {
                 Ok(None) => {}
@@ -185,6 +194,7 @@ impl<'a> Reconcile<'a> {
         let not_before = self.memory.wake.filter(|_| standing.is_settled).map_or(self.began, |wake| wake.min(self.began));
         let metrics = &self.context.metrics;
         let fetched = metrics.timed(Stage::Fetch, fetch::fetch(judged, connected, not_before, priority(&judged.request))).await;
+        drop(inside);
         let looks: Vec<_> = fetched.iter().flatten().filter_map(|look| look.as_ref().ok()).cloned().collect();
         self.context.refresh.observe(self.key, &looks);
         let snapshot = self.snapshot(judged, &fetched);
@@ -203,6 +213,21 @@ impl<'a> Reconcile<'a> {
             Err(ClusterError::NamespaceTerminating) => self.gone(),
             Err(error) => self.failed(&error),
         }
+    }
+
+    /// A place at each of its stores.
+    fn enter(&self, judged: &Judged, connected: &Connected) -> Option<Inside> {
+        let stores = connected.values().filter_map(|session| Some(session.as_ref().ok()?.id().store.clone())).collect();
+        self.context.rooms.enter(&stores, self.context.room, self.key, priority(&judged.request))
+    }
+
+    /// There is none: it is called when somebody leaves, and comes back by itself if it was not.
+    fn park(&self) -> Action {
+        if let Some(wake) = self.memory.wake {
+            self.context.memories.wake(self.key, wake);
+        }
+        self.remember(|memory| memory.is_parked = true);
+        Action::requeue(PARKED)
     }
 
     /// Nothing can be written for it any more.

@@ -36,6 +36,7 @@ pub use counted::Counted;
 pub use lane::Manner;
 use lane::{Answer, Asked, Lane};
 use pace::Rate;
+pub use queue::Queue;
 use search::Lists;
 
 /// What holds for every store that says nothing else.
