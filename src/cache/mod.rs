@@ -11,6 +11,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::metrics::Tally;
+
 /// Dead entries are swept when the table has grown to this many, or to twice what was alive at the last sweep.
 const SWEEP: usize = 64;
 
@@ -19,6 +21,8 @@ const SWEEP: usize = 64;
 pub struct Kept<A> {
     pub answer: A,
     pub at: Instant,
+    /// Counts it as long as it is held.
+    pub counted: Option<Tally>,
 }
 
 /// The table of one store. Keys are what was asked, so that no two identities can share: each session has its own.
@@ -75,7 +79,7 @@ mod tests {
     #[test]
     fn a_value_is_there_as_long_as_somebody_holds_it() {
         let (mut table, now) = (Table::<&str, u8>::default(), Instant::now());
-        let kept = Arc::new(Kept { answer: 1, at: now });
+        let kept = Arc::new(Kept { answer: 1, at: now, counted: None });
         table.put("a", &kept);
         assert_eq!(table.get(&"a", now).map(|kept| kept.answer), Some(1));
         assert!(table.get(&"a", now + Duration::from_nanos(1)).is_none(), "too old for who asks now");
@@ -86,8 +90,8 @@ mod tests {
     #[test]
     fn an_older_reading_does_not_replace_a_newer_one() {
         let (mut table, now) = (Table::<&str, u8>::default(), Instant::now());
-        let newer = Arc::new(Kept { answer: 2, at: now + Duration::from_secs(1) });
-        let older = Arc::new(Kept { answer: 1, at: now });
+        let newer = Arc::new(Kept { answer: 2, at: now + Duration::from_secs(1), counted: None });
+        let older = Arc::new(Kept { answer: 1, at: now, counted: None });
         table.put("a", &newer);
         table.put("a", &older);
         assert_eq!(table.get(&"a", now).map(|kept| kept.answer), Some(2));
@@ -97,7 +101,7 @@ mod tests {
     fn dead_entries_do_not_pile_up() {
         let (mut table, now) = (Table::<usize, u8>::default(), Instant::now());
         for key in 0..10 * SWEEP {
-            table.put(key, &Arc::new(Kept { answer: 0, at: now }));
+            table.put(key, &Arc::new(Kept { answer: 0, at: now, counted: None }));
         }
         assert!(table.len() <= SWEEP);
     }

@@ -152,7 +152,7 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     let shutdown = setup.shutdown.clone();
     let key = digest_key(&setup).await?;
     let limits = Limits::new(setup.store_concurrency, setup.settings.call_timeout, &setup.timings);
-    let governor = Governor::new(limits, setup.clock.clone());
+    let governor = Governor::new(limits, setup.clock.clone(), &setup.metrics);
     let (refresh, wakes) = Refresh::new(key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
     let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings), setup.metrics.clone());
     let (sender, triggers) = unbounded_channel();

@@ -26,6 +26,7 @@ use crate::{
     cache::{Kept, Table},
     fault::{Class, Fault, Reason, quote},
     item::{Hint, Listing, Reading},
+    metrics::{How, Sharing, Tally},
     name::{RemoteKey, RemoteRef},
 };
 
@@ -88,6 +89,7 @@ struct Inner {
     /// The store went down or came back.
     turned: Notify,
     jitter: RandomState,
+    sharing: Sharing,
     state: Mutex<State>,
 }
 
@@ -95,7 +97,7 @@ struct State {
     table: Table<Asked, Answer>,
     /// Asked and not yet sent.
     queue: Queue<Asked>,
-    waiters: HashMap<Asked, Vec<Waiter>>,
+    waiters: HashMap<Asked, Queued>,
     flying: HashMap<Asked, Vec<Flight>>,
     calls: usize,
     last_start: Option<Instant>,
@@ -109,6 +111,15 @@ struct State {
     alarm: Option<Instant>,
     alone: HashSet<Asked>,
     has_recovered: bool,
+    /// While the store is down.
+    down: Option<Tally>,
+    sharing: Sharing,
+}
+
+/// A question that waits for its call.
+struct Queued {
+    since: Instant,
+    waiters: Vec<Waiter>,
 }
 
 type Waiter = oneshot::Sender<Arc<Kept<Answer>>>;
@@ -136,7 +147,7 @@ struct Call {
 
 impl Lane {
     /// `former` is the lane to the same store that this one replaces: what the store said of its pace goes on.
-    pub fn new(backend: Arc<dyn Backend>, manner: Manner, former: Option<&Self>) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, manner: Manner, former: Option<&Self>, sharing: Sharing) -> Self {
         let hints = Mutex::new(backend.changes());
         let (pace, refusal) = match former.map(Self::state) {
             Some(former) => (former.pace.limited(manner.rate), former.refusal.clone()),
@@ -156,8 +167,10 @@ impl Lane {
             alarm: None,
             alone: HashSet::new(),
             has_recovered: false,
+            down: None,
+            sharing: sharing.clone(),
         });
-        Self(Arc::new(Inner { backend, manner, hints, turned: Notify::new(), jitter: RandomState::new(), state }))
+        Self(Arc::new(Inner { backend, manner, hints, turned: Notify::new(), jitter: RandomState::new(), sharing, state }))
     }
 
     pub fn batch_size(&self) -> usize {
@@ -244,7 +257,8 @@ impl Lane {
         state.calls -= 1;
         self.judge(&mut state, &call, &answers);
         for (asked, answer) in call.batch.into_iter().zip(answers) {
-            state.deliver(asked, &Arc::new(Kept { answer, at: call.at }));
+            let counted = Some(self.0.sharing.hold(answer.size()));
+            state.deliver(asked, &Arc::new(Kept { answer, at: call.at, counted }));
         }
         self.pump(&mut state);
     }
@@ -270,6 +284,7 @@ impl Lane {
             }
         };
         if turned {
+            state.down = state.breaker.probe_at().map(|_| self.0.sharing.down());
             self.0.turned.notify_one();
         }
     }
@@ -373,6 +388,14 @@ fn is_refused_whole(readings: &[Reading]) -> bool {
 }
 
 impl Answer {
+    /// Bytes of values in it.
+    fn size(&self) -> usize {
+        match self {
+            Self::Value(Reading::Found(fetched)) => fetched.value.len(),
+            Self::Value(Reading::Absent(_) | Reading::Unknown(_)) | Self::Names(_) => 0,
+        }
+    }
+
     /// Why the store itself could not answer, if so.
     fn trouble(&self, asked: &Asked) -> Option<Arc<Trouble>> {
         let fault = match self {
@@ -415,19 +438,21 @@ impl Asked {
 impl State {
     fn ask(&mut self, asked: Asked, not_before: Instant, priority: Priority) -> Waiting {
         if let Some(kept) = self.table.get(&asked, not_before) {
+            self.sharing.answered(How::Kept);
             return std::future::ready(kept).boxed();
         }
         let (sender, receiver) = oneshot::channel();
         if let Some(flight) = self.flying.get_mut(&asked).and_then(|flights| flights.iter_mut().find(|flight| flight.at >= not_before)) {
             flight.waiters.push(sender);
+            self.sharing.answered(How::Joined);
         } else {
-            self.waiters.entry(asked.clone()).or_default().push(sender);
+            let queued = self.waiters.entry(asked.clone()).or_insert_with(|| Queued { since: Instant::now(), waiters: Vec::new() });
+            self.sharing.answered(if queued.waiters.is_empty() { How::Asked } else { How::Joined });
+            queued.waiters.push(sender);
             self.queue.push(asked, priority);
         }
-        async move {
-            receiver.await.unwrap_or_else(|_| Arc::new(Kept { answer: Answer::Names(Err(bug("a call was lost"))), at: Instant::now() }))
-        }
-        .boxed()
+        let lost = || Arc::new(Kept { answer: Answer::Names(Err(bug("a call was lost"))), at: Instant::now(), counted: None });
+        async move { receiver.await.unwrap_or_else(|_| lost()) }.boxed()
     }
 
     /// No two calls start at the same instant: then "at or after" says which one saw a change.
@@ -451,7 +476,10 @@ impl State {
         let alone = &self.alone;
         let batch = self.queue.take(batch_size, |asked| asked.value().is_some() && !alone.contains(asked));
         for asked in &batch {
-            let waiters = self.waiters.remove(asked).unwrap_or_default();
+            let waiters = self.waiters.remove(asked).map_or_else(Vec::new, |queued| {
+                self.sharing.waited(now.saturating_duration_since(queued.since));
+                queued.waiters
+            });
             self.flying.entry(asked.clone()).or_default().push(Flight { at, waiters });
         }
         self.calls += 1;
@@ -466,12 +494,13 @@ impl State {
     fn refuse(&mut self, fault: impl Fn(&Asked) -> Fault) {
         for asked in self.queue.drain() {
             let fault = fault(&asked);
+            self.sharing.refused(fault.reason);
             let answer = match &asked {
                 Asked::Value(_) => Answer::Value(Reading::Unknown(fault)),
                 Asked::Names(_) => Answer::Names(Err(fault)),
             };
-            let kept = Arc::new(Kept { answer, at: self.next_start() });
-            let waiters = self.waiters.remove(&asked).unwrap_or_default();
+            let kept = Arc::new(Kept { answer, at: self.next_start(), counted: None });
+            let waiters = self.waiters.remove(&asked).map(|queued| queued.waiters).unwrap_or_default();
             self.hand_over(asked, &kept, waiters);
         }
     }

@@ -29,6 +29,7 @@ use crate::{
     crd::v1alpha1::StoreLimits,
     fault::Fault,
     item::{Hint, Item, Reading, Sighting, Wanted},
+    metrics::{Metrics, Sharing},
     schedule::{Timings, WallClock, duration},
 };
 use breaker::Pauses;
@@ -132,13 +133,14 @@ impl fmt::Debug for Look {
 pub struct Governor {
     limits: Limits,
     clock: WallClock,
+    sharing: Sharing,
     sessions: Arc<Mutex<HashMap<String, Session>>>,
 }
 
 impl Governor {
     #[must_use]
-    pub fn new(limits: Limits, clock: WallClock) -> Self {
-        Self { limits, clock, sessions: Arc::default() }
+    pub fn new(limits: Limits, clock: WallClock, metrics: &Metrics) -> Self {
+        Self { limits, clock, sharing: metrics.sharing(), sessions: Arc::default() }
     }
 
     /// Deadline of one call to a store that says this of itself.
@@ -168,7 +170,7 @@ impl Governor {
             return Ok(session.clone());
         }
         let session = Session {
-            lane: Lane::new(backend, self.limits.manner(own), former.map(|former| &former.lane)),
+            lane: Lane::new(backend, self.limits.manner(own), former.map(|former| &former.lane), self.sharing.clone()),
             lists: former.map_or_else(|| Arc::new(Lists::new(self.limits.shrink)), |former| former.lists.clone()),
             clock: self.clock.clone(),
             id,

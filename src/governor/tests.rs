@@ -19,6 +19,7 @@ use crate::{
     crd::v1alpha1::{Reference, SecretStoreSpec, StoreLimits},
     fault::{Class, Fault, Reason},
     item::{Fetched, Item, Reading, Sighting},
+    metrics::Metrics,
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
     schedule::Timings,
     secret::SecretValue,
@@ -143,7 +144,7 @@ fn id() -> SessionId {
 
 fn session(backend: &Arc<Scripted>, concurrency: usize) -> Session {
     let backend = backend.clone();
-    Governor::new(limits(concurrency), Arc::new(|| Timestamp::UNIX_EPOCH)).session(id(), None, || Ok(backend)).unwrap()
+    Governor::new(limits(concurrency), Arc::new(|| Timestamp::UNIX_EPOCH), &Metrics::new()).session(id(), None, || Ok(backend)).unwrap()
 }
 
 fn class_of(sighting: &Sighting) -> Option<(Class, Reason)> {
@@ -225,6 +226,33 @@ async fn a_store_that_hangs_does_not_delay_another() {
     b.look(&[item("k")], began, Priority::Fresh).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(waiting.await.unwrap()[0].at, began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_saved_held_and_refused_is_counted() {
+    let (backend, metrics) = (Scripted::new(1, &[]), Metrics::new());
+    let open = backend.clone();
+    let session = Governor::new(limits(4), Arc::new(|| Timestamp::UNIX_EPOCH), &metrics).session(id(), None, || Ok(open)).unwrap();
+    let first = session.look(&[item("k1"), item("k1")], Instant::now(), Priority::Fresh).await;
+    let again = session.look(&[item("k1")], first[0].at, Priority::Changed).await;
+    let page = metrics.render();
+    for (how, count) in [("asked", 1), ("joined", 1), ("kept", 1)] {
+        let line = format!("keyferry_shared_looks_total{{how=\"{how}\"}} {count}");
+        assert!(page.contains(&line), "{line} in {page}");
+    }
+    assert!(page.contains("keyferry_held_answers 1") && page.contains("keyferry_held_bytes 2"), "{page}");
+    drop((first, again));
+    assert!(metrics.render().contains("keyferry_held_bytes 0"));
+    backend.fails(Some(Fault::unavailable("down")));
+    for name in ["k1", "k2", "k3", "k4"] {
+        look(&session, name).await;
+    }
+    let page = metrics.render();
+    assert!(
+        page.contains("keyferry_stores_down 1") && page.contains("keyferry_refused_looks_total{reason=\"ProviderUnavailable\"} 1"),
+        "{page}"
+    );
+    drop(session);
 }
 
 fn fault_of(look: &super::Look) -> Option<Fault> {
@@ -320,7 +348,7 @@ fn what_a_store_says_of_itself_goes_before_what_holds_for_all() {
 #[tokio::test(start_paused = true)]
 async fn the_rate_of_a_store_holds_and_a_changed_one_applies_to_what_comes() {
     let backend = Scripted::new(1, &[]);
-    let governor = Governor::new(limits(16), Arc::new(|| Timestamp::UNIX_EPOCH));
+    let governor = Governor::new(limits(16), Arc::new(|| Timestamp::UNIX_EPOCH), &Metrics::new());
     let open = |generation: i64, spec: serde_json::Value| {
         let id = SessionId { generation, ..id() };
         governor.session(id, Some(&limited(spec)), || Ok(backend.clone() as Arc<dyn Backend>)).unwrap()
@@ -341,7 +369,7 @@ async fn the_rate_of_a_store_holds_and_a_changed_one_applies_to_what_comes() {
 #[tokio::test(start_paused = true)]
 async fn a_new_object_waits_for_one_turn_behind_ten_thousand_periodic_looks_and_they_go_on() {
     let backend = Scripted::new(1, &[]);
-    let governor = Governor::new(limits(16), Arc::new(|| Timestamp::UNIX_EPOCH));
+    let governor = Governor::new(limits(16), Arc::new(|| Timestamp::UNIX_EPOCH), &Metrics::new());
     let session = governor.session(id(), Some(&limited(json!({"requestsPerSecond": 10, "burst": 1}))), || Ok(backend.clone())).unwrap();
     let items: Vec<_> = (0..10_000).map(|n| item(&format!("k{n}"))).collect();
     let (periodic, began) = (session.clone(), Instant::now());
@@ -434,7 +462,7 @@ async fn a_search_reads_what_it_takes_and_believes_no_sudden_shrinking() {
 #[tokio::test(start_paused = true)]
 async fn a_sudden_shrinking_is_not_believed_after_a_restart_or_with_a_new_credential_either() {
     let backend = Scripted::new(20, &[]);
-    let governor = Governor::new(limits(4), Arc::new(|| Timestamp::UNIX_EPOCH));
+    let governor = Governor::new(limits(4), Arc::new(|| Timestamp::UNIX_EPOCH), &Metrics::new());
     let open = |id: SessionId| governor.session(id, None, || Ok(backend.clone())).unwrap();
     let found = async |session: &Session| match session.look(&[search()], Instant::now(), Priority::Fresh).await.remove(0).sighting {
         Sighting::Found(found) => found.map(|found| found.values.len()).map_err(|fault| fault.reason),
@@ -479,7 +507,7 @@ async fn a_search_by_tags_is_another_question_and_refused_by_who_keeps_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_lives_until_its_store_or_credential_changes() {
-    let governor = Governor::new(limits(1), Arc::new(|| Timestamp::UNIX_EPOCH));
+    let governor = Governor::new(limits(1), Arc::new(|| Timestamp::UNIX_EPOCH), &Metrics::new());
     let open = |id: SessionId| {
         let mut opened = false;
         let session = governor.session(id, None, || {

@@ -2,6 +2,7 @@
 
 mod health;
 mod serve;
+mod sharing;
 
 use std::{
     fmt::Write as _,
@@ -29,6 +30,7 @@ use crate::{
 
 pub use health::{Beat, Gate, Health};
 pub use serve::serve;
+pub use sharing::{How, Sharing, Tally};
 
 /// The stages of a reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +143,7 @@ pub struct Metrics {
     leader: Gauge,
     timings: Family<TimingLabel, Gauge>,
     panics: Counter,
+    sharing: Sharing,
 }
 
 /// Milliseconds to half a minute.
@@ -178,7 +181,14 @@ impl Metrics {
         registry.register("timing_below_default", "1 for each safety time that is shorter than its default", timings.clone());
         let panics = Counter::default();
         registry.register("panics", "Panics that were caught", panics.clone());
-        Self { registry: Arc::new(registry), reconciles, stages, calls, call_seconds, looks, writes, leader, timings, panics }
+        let sharing = Sharing::register(&mut registry);
+        Self { registry: Arc::new(registry), reconciles, stages, calls, call_seconds, looks, writes, leader, timings, panics, sharing }
+    }
+
+    /// What the shared fetch counts into.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        self.sharing.clone()
     }
 
     /// A reconcile ended.

@@ -61,6 +61,7 @@ pub const UNITS: &[(&str, Layer)] = &[
 
 /// Edges inside the layers of adapters, shells and the top: (from, to, why). One between folders that are there must be used.
 pub const SIBLINGS: &[(&str, &str, &str)] = &[
+    ("cache", "metrics", "what is held is counted as long as it is held"),
     ("governor", "backend", "it decorates the backend trait with rate, breaker and time-outs"),
     ("governor", "cache", "single-flight stands before the budget: a shared call costs once"),
     ("governor", "metrics", "calls to backends are counted where they are made"),

@@ -14,7 +14,7 @@ const HITS: usize = 1_000_000;
 pub fn measure(table: &mut Table) {
     let (mut cache, at) = (Cache::<String, Vec<u8>>::default(), tokio::time::Instant::now());
     let keys: Vec<String> = (0..KEYS).map(|number| format!("key-{number}")).collect();
-    let held: Vec<_> = keys.iter().map(|_| Arc::new(Kept { answer: vec![b'x'; 64], at })).collect();
+    let held: Vec<_> = keys.iter().map(|_| Arc::new(Kept { answer: vec![b'x'; 64], at, counted: None })).collect();
     for (key, kept) in keys.iter().zip(&held) {
         cache.put(key.clone(), kept);
     }
