@@ -5,13 +5,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
+    jiff::Timestamp,
+};
 
 use super::is_newer;
 use crate::{crd::v1alpha1::MANAGED_LABEL, digest::sha256_hex, name::ObjectKey};
 
 /// Start of the annotations by which a target says what was written.
 pub const DIGEST_PREFIX: &str = "keyferry.dev/digest-";
+
+/// Start of the field managers of our objects of every kind.
+const OUR_MANAGERS: &str = "keyferry-";
 
 /// Name of the annotation of an object on its target.
 #[must_use]
@@ -43,6 +49,8 @@ pub struct Holder {
     pub manager: String,
     pub is_apply: bool,
     pub keys: BTreeSet<String>,
+    /// When it wrote last.
+    pub time: Option<Timestamp>,
 }
 
 impl TargetFacts {
@@ -72,6 +80,13 @@ impl TargetFacts {
         self.holders.iter().find(|holder| holder.is_apply && holder.manager == manager).map(|holder| &holder.keys)
     }
 
+    /// When one of our objects last applied something that was not so before.
+    #[must_use]
+    pub fn applied_at(&self) -> Option<Timestamp> {
+        let ours = self.holders.iter().filter(|holder| holder.is_apply && holder.manager.starts_with(OUR_MANAGERS));
+        ours.filter_map(|holder| holder.time).max()
+    }
+
     /// Who else holds a key.
     #[must_use]
     pub fn holder_of(&self, key: &str, except: &str) -> Option<&str> {
@@ -90,7 +105,8 @@ fn holder(entry: &ManagedFieldsEntry) -> Option<Holder> {
         .and_then(|data| data.as_object())
         .map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")).map(str::to_owned).collect())
         .unwrap_or_default();
-    Some(Holder { manager: entry.manager.clone().unwrap_or_default(), is_apply: entry.operation.as_deref() == Some("Apply"), keys })
+    let time = entry.time.as_ref().map(|time| time.0);
+    Some(Holder { manager: entry.manager.clone().unwrap_or_default(), is_apply: entry.operation.as_deref() == Some("Apply"), keys, time })
 }
 
 /// All targets and Secrets that somebody refers to. Cheap to clone.
@@ -156,8 +172,8 @@ mod tests {
         let annotations = if record { r#"{"keyferry.dev/digest-0123456789":"{}"}"# } else { "{}" };
         let text = format!(
             r#"{{"uid":"u","resourceVersion":"{version}","annotations":{annotations},"managedFields":[
-              {{"manager":"keyferry-kes-a","operation":"Apply","fieldsV1":{{"f:data":{{"f:one":{{}},"f:two.x":{{}}}}}}}},
-              {{"manager":"kubectl-edit","operation":"Update","fieldsV1":{{"f:data":{{".":{{}},"f:three":{{}}}}}}}}]}}"#
+              {{"manager":"keyferry-kes-a","operation":"Apply","time":"2026-01-01T10:00:00Z","fieldsV1":{{"f:data":{{"f:one":{{}},"f:two.x":{{}}}}}}}},
+              {{"manager":"kubectl-edit","operation":"Update","time":"2026-01-01T11:00:00Z","fieldsV1":{{"f:data":{{".":{{}},"f:three":{{}}}}}}}}]}}"#
         );
         TargetFacts::reduce(&serde_json::from_str::<ObjectMeta>(&text).unwrap())
     }
@@ -167,6 +183,7 @@ mod tests {
         let facts = facts("1", true);
         let ours: Vec<_> = facts.applied_by("keyferry-kes-a").unwrap().iter().map(String::as_str).collect();
         assert_eq!(ours, ["one", "two.x"]);
+        assert_eq!(facts.applied_at(), Some("2026-01-01T10:00:00Z".parse().unwrap()), "not the later edit of somebody else");
         assert_eq!(facts.holder_of("three", "keyferry-kes-a"), Some("kubectl-edit"));
         assert_eq!(facts.holder_of("one", "keyferry-kes-a"), None);
         assert_eq!(facts.applied_by("kubectl-edit"), None);

@@ -181,7 +181,12 @@ pub fn written(write: &super::plan::Write) -> TargetFacts {
         has_label: true,
         owners: write.body.owner.iter().map(|owner| (owner.kind.clone(), owner.name.clone(), owner.uid.clone())).collect(),
         records: write.body.annotations.clone(),
-        holders: vec![Holder { manager: write.manager.clone(), is_apply: true, keys: write.body.data.keys().cloned().collect() }],
+        holders: vec![Holder {
+            manager: write.manager.clone(),
+            is_apply: true,
+            keys: write.body.data.keys().cloned().collect(),
+            time: Some(noon()),
+        }],
     }
 }
 
@@ -194,6 +199,6 @@ pub fn foreign() -> TargetFacts {
         has_label: false,
         owners: vec![],
         records: std::collections::BTreeMap::new(),
-        holders: vec![Holder { manager: "helm".to_owned(), is_apply: false, keys: BTreeSet::from(["a".to_owned()]) }],
+        holders: vec![Holder { manager: "helm".to_owned(), is_apply: false, keys: BTreeSet::from(["a".to_owned()]), time: None }],
     }
 }

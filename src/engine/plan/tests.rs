@@ -162,6 +162,7 @@ fn an_edited_key_is_restored_and_may_be_taken_back() {
             manager: "kubectl-edit".to_owned(),
             is_apply: false,
             keys: ["user".to_owned()].into(),
+            time: None,
         });
     });
     golden(

@@ -137,7 +137,7 @@ pub fn status(judged: &Judged, outcome: &Outcome, timings: &Timings) -> External
             status.conditions = synced(request, synced_text(request));
             status.entries.clone_from(entries);
             note_target(&mut status, request, done);
-            note_converged(&mut status, request, done);
+            note_converged(&mut status, judged, done);
         }
         Outcome::Faulty { entries, fault, done } => {
             status.conditions = faulty(request, fault, timings);
@@ -196,11 +196,21 @@ fn note_target(status: &mut ExternalSecretStatus, request: &Request, done: &Done
     }
 }
 
-/// Synced without a write (a status that was lost, or is older than the target): the target that is there is the one.
-fn note_converged(status: &mut ExternalSecretStatus, request: &Request, done: &Done) {
-    if let (None, CreationPolicy::Owner | CreationPolicy::Orphan, Some(facts)) = (&done.target, request.creation, &request.facts) {
-        status.target = Some(TargetStatus { name: request.target.clone(), uid: Some(facts.uid.clone()) });
+/// Synced without a write: the target that is there is the one. A status that was lost after its write, or tells of an earlier one, gets
+/// the time of that write from the target.
+fn note_converged(status: &mut ExternalSecretStatus, judged: &Judged, done: &Done) {
+    let request = &judged.request;
+    let (None, CreationPolicy::Owner | CreationPolicy::Orphan, Some(facts)) = (&done.target, request.creation, &request.facts) else {
+        return;
+    };
+    let is_told = request.status.target.as_ref().is_some_and(|target| target.uid.as_deref() == Some(facts.uid.as_str()));
+    let is_lost = request.status.observed_generation == Some(request.generation)
+        && request.status.inputs.as_deref() != Some(&seal(judged, Some(facts), request.status.last_change_time.as_ref()));
+    if let (true, Some(applied)) = (!is_told || is_lost, facts.applied_at()) {
+        let known = status.last_change_time.take().map(|time| time.0);
+        status.last_change_time = Some(Time(known.map_or(applied, |known| known.max(applied))));
     }
+    status.target = Some(TargetStatus { name: request.target.clone(), uid: Some(facts.uid.clone()) });
 }
 
 fn make(request: &Request, kind: &str, is_true: bool, reason: Reason, message: &str) -> Condition {

@@ -294,3 +294,33 @@ fn after_a_restart_what_stalled_is_judged_anew_and_the_rest_stands() {
     let failing = outcome(&scene.judged().request, plan, Done::default()).unwrap();
     assert!(stands(&after(&scene, &failing)), "the poller looks on");
 }
+
+#[test]
+fn a_status_that_was_lost_after_its_write_gets_the_time_of_the_write() {
+    let later = at("2026-01-01T18:00:00Z");
+    let change = |status: &ExternalSecretStatus| status.last_change_time.as_ref().map(|time| time.0);
+    // The create was written, its status was not.
+    let mut created = scene().found(0, "x").apply();
+    created.now = later;
+    let told = after(&created, &synced());
+    assert_eq!(change(&told), Some(noon()));
+    assert_eq!(told.target.as_ref().and_then(|target| target.uid.as_deref()), Some("uid-target"));
+    // Told once, it stays what it is.
+    created.status = told.clone();
+    assert_eq!(after(&created, &synced()), told);
+    // An update was written, and the status tells of the write before.
+    let mut updated = created.found(0, "y").apply().meddle("app", |facts| facts.holders[0].time = Some(at("2026-01-01T15:00:00Z")));
+    updated.now = later;
+    assert_eq!(change(&after(&updated, &synced())), Some(at("2026-01-01T15:00:00Z")));
+}
+
+#[test]
+fn an_edit_that_changes_nothing_is_no_change() {
+    let mut scene = scene().found(0, "x").apply();
+    scene.status = after(&scene, &synced());
+    let mut edited = scene
+        .edit(&spec(&json!({"refreshInterval": "2h"})))
+        .meddle("app", |facts| facts.holders[0].time = Some(at("2026-01-01T15:00:00Z")));
+    edited.now = at("2026-01-01T18:00:00Z");
+    assert_eq!(after(&edited, &synced()).last_change_time.map(|time| time.0), Some(noon()));
+}
