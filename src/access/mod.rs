@@ -33,8 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     crd::v1alpha1::{
-        ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec, StoreLimits, StoreRef,
-        StoreRefKind,
+        ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec, StoreCache, StoreLimits,
+        StoreRef, StoreRefKind,
     },
     fault::{Fault, Reason, quote},
     item::{FindRef, Item, Listing, Wanted},
@@ -97,6 +97,15 @@ impl<'a> StoreSpec<'a> {
         match self {
             Self::Namespaced(spec) => spec.limits.as_ref(),
             Self::Cluster(spec) => spec.limits.as_ref(),
+        }
+    }
+
+    /// How long its values may be kept.
+    #[must_use]
+    pub fn cache(self) -> Option<&'a StoreCache> {
+        match self {
+            Self::Namespaced(spec) => spec.cache.as_ref(),
+            Self::Cluster(spec) => spec.cache.as_ref(),
         }
     }
 

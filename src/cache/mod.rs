@@ -1,7 +1,10 @@
 //! Values that were just read, for exactly as long as somebody holds what the look gave.
 //!
 //! The table owns nothing: each entry is a weak reference. The poller holds a look until the objects that it woke have reported, a
-//! reconcile holds its looks while it runs; when the last of them lets go, the value is zeroised and the entry is dead.
+//! reconcile holds its looks while it runs; when the last of them lets go, the value is zeroised and the entry is dead. A store may allow a
+//! reserve, which holds values for a while longer.
+
+mod reserve;
 
 use std::{
     collections::HashMap,
@@ -12,6 +15,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::metrics::Tally;
+pub use reserve::{Allowance, Reserve};
 
 /// Dead entries are swept when the table has grown to this many, or to twice what was alive at the last sweep.
 const SWEEP: usize = 64;

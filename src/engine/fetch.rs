@@ -11,13 +11,13 @@ use crate::{
     access::{CredentialRefs, Granted, Holder, provider_kind},
     backend::{self, Backend, Credentials, Settings, TokenSource},
     cluster::{Cluster, ClusterError, Credential},
-    crd::v1alpha1::{Provider, StoreLimits},
+    crd::v1alpha1::Provider,
     engine::{
         resolve::{Judged, StoreView},
         token::AccountTokens,
     },
     fault::{Class, Fault, Reason},
-    governor::{Counted, Governor, Look, Priority, Session, SessionId},
+    governor::{Counted, Governor, Look, Own, Priority, Session, SessionId},
     item::Item,
     metrics::Metrics,
     name::StoreName,
@@ -93,14 +93,14 @@ impl Sessions {
     }
 
     async fn session(&self, name: &StoreName, view: &StoreView, granted: &Granted<CredentialRefs>) -> Result<Session, Fault> {
-        let (provider, limits) = (view.provider()?, view.limits());
+        let (provider, own) = (view.provider()?, view.own());
         let id = |credential: String| SessionId { store: view.uid().to_owned(), generation: view.generation(), credential };
         let holders = granted.get().holders();
         if holders.is_empty() {
             let credentials = Credentials { tokens: self.tokens(granted), ..Credentials::default() };
-            return self.governor.session(id(String::new()), limits, || self.open(name, provider, limits, &credentials));
+            return self.governor.session(id(String::new()), own, || self.open(name, provider, own, &credentials));
         }
-        let opened = |version: String| self.governor.session(id(version), limits, || Err(Fault::unavailable("not open yet"))).ok();
+        let opened = |version: String| self.governor.session(id(version), own, || Err(Fault::unavailable("not open yet"))).ok();
         if let Some(session) = self.known_versions(&holders).and_then(&opened) {
             return Ok(session);
         }
@@ -113,17 +113,11 @@ impl Sessions {
             return Ok(session);
         }
         let (versions, credentials) = self.read_all(granted).await?;
-        self.governor.session(id(versions), limits, || self.open(name, provider, limits, &credentials))
+        self.governor.session(id(versions), own, || self.open(name, provider, own, &credentials))
     }
 
-    fn open(
-        &self,
-        name: &StoreName,
-        provider: Provider<'_>,
-        limits: Option<&StoreLimits>,
-        credentials: &Credentials,
-    ) -> Result<Arc<dyn Backend>, Fault> {
-        let call_timeout = self.governor.call_timeout(limits);
+    fn open(&self, name: &StoreName, provider: Provider<'_>, own: Own<'_>, credentials: &Credentials) -> Result<Arc<dyn Backend>, Fault> {
+        let call_timeout = self.governor.call_timeout(own);
         let backend = if call_timeout == self.settings.call_timeout {
             backend::open(name, provider, credentials, &self.settings)?
         } else {
@@ -210,6 +204,7 @@ pub async fn fetch(judged: &Judged, connected: &Connected, not_before: Instant, 
         match connected.get(store) {
             Some(Ok(session)) => {
                 let items: Vec<Granted<Item>> = wanted.iter().map(|(_, granted)| (*granted).clone()).collect();
+                let not_before = session.oldest(not_before, priority, judged.request.interval);
                 let looks = session.look(&items, not_before, priority).await;
                 wanted.iter().map(|(at, _)| *at).zip(looks.into_iter().map(Ok)).collect::<Vec<_>>()
             }

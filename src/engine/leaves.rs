@@ -311,6 +311,12 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     add(".burst", json!(7), Value::Null);
     add(".maxConcurrent", json!(4), Value::Null);
     add(".timeout", json!("3s"), json!("4s"));
+    let mut keeping = specs.clone();
+    keeping.of(kind)["cache"] = json!({"ttl": "1m"});
+    let mut add = |leaf: &str, one: Value, other: Value| rows.push(Row::new(format!("{kind}.spec.cache{leaf}"), &keeping, [one, other]));
+    add("", json!({"ttl": "1m"}), Value::Null);
+    add(".ttl", json!("1m"), json!("2m"));
+    add(".maxEntries", json!(10), Value::Null);
     rows.push(Row::new(format!("{kind}.spec.allowedKeys[]"), &bound, [json!("do*"), json!("{namespace}/**")]));
     rows
 }
@@ -435,7 +441,7 @@ fn decisions(judged: &Judged) -> String {
     let request = &judged.request;
     let mut text = format!("verdicts {:?}\ncredentials {:?}\nlooks at {:?}\n", judged.verdicts, judged.credentials, looks(judged));
     let defaults = Limits::new(16, Duration::from_secs(20), &Timings::default());
-    let manners = request.stores.values().flatten().map(|store| defaults.manner(store.limits()));
+    let manners = request.stores.values().flatten().map(|store| defaults.manner(store.own()));
     let _ = writeln!(text, "asks {:?}", manners.collect::<Vec<_>>());
     for target in [TargetState::Unwritten, TargetState::InOrder, TargetState::Missing, TargetState::Drifted] {
         for (is_settled, is_asked) in [(true, false), (true, true), (false, false)] {

@@ -20,11 +20,12 @@ use crate::{
         condition,
         v1alpha1::{
             ClusterSecretStore, CreationPolicy, DeletionPolicy, Entry, ExternalSecret, ExternalSecretStatus, Provider, REFRESH_ANNOTATION,
-            RefreshPolicy, SecretStore, StoreLimits,
+            RefreshPolicy, SecretStore,
         },
     },
     digest::sha256_hex,
     fault::{Fault, Reason},
+    governor::Own,
     item::Item,
     name::{ObjectKey, StoreName},
     schedule::duration,
@@ -163,10 +164,10 @@ impl StoreView {
             .ok_or_else(|| Fault::invalid(Reason::InvalidSpec, "the store needs exactly one provider: set one"))
     }
 
-    /// How much may be asked of it.
+    /// How it may be asked.
     #[must_use]
-    pub fn limits(&self) -> Option<&StoreLimits> {
-        self.spec().limits()
+    pub fn own(&self) -> Own<'_> {
+        Own { limits: self.spec().limits(), cache: self.spec().cache() }
     }
 
     fn spec(&self) -> StoreSpec<'_> {

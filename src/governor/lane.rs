@@ -23,9 +23,9 @@ use super::{
 };
 use crate::{
     backend::Backend,
-    cache::{Kept, Table},
+    cache::{Allowance, Kept, Reserve, Table},
     fault::{Class, Fault, Reason, quote},
-    item::{Hint, Listing, Reading},
+    item::{Hint, Listing, Reading, Wanted},
     metrics::{How, Sharing, Tally},
     name::{RemoteKey, RemoteRef},
 };
@@ -49,6 +49,8 @@ pub struct Manner {
     /// Deadline of one call, connect included.
     pub call_timeout: Duration,
     pub rate: Option<Rate>,
+    /// Values that may be kept although nobody holds them.
+    pub allowance: Option<Allowance>,
     /// Longest patience that the store can ask for.
     pub longest_hold: Duration,
     /// Between calls to a store that is down.
@@ -95,6 +97,7 @@ struct Inner {
 
 struct State {
     table: Table<Asked, Answer>,
+    reserve: Option<Reserve<Asked, Answer>>,
     /// Asked and not yet sent.
     queue: Queue<Asked>,
     waiters: HashMap<Asked, Queued>,
@@ -155,6 +158,7 @@ impl Lane {
         };
         let state = Mutex::new(State {
             table: Table::default(),
+            reserve: manner.allowance.map(Reserve::new),
             queue: Queue::default(),
             waiters: HashMap::new(),
             flying: HashMap::new(),
@@ -180,6 +184,34 @@ impl Lane {
     pub fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         let opened = self.0.hints.lock().unwrap_or_else(PoisonError::into_inner).take();
         opened.or_else(|| self.0.backend.changes())
+    }
+
+    /// What may be kept although nobody holds it.
+    pub fn allowance(&self) -> Option<Allowance> {
+        self.0.manner.allowance
+    }
+
+    /// Lets go of kept values that may have changed.
+    pub fn forget(&self, hint: &Hint) {
+        if let Some(reserve) = &mut self.state().reserve {
+            reserve.forget_all(|asked| asked.value().is_some_and(|value| hint.concerns(&Wanted::Value(value.clone()))));
+        }
+    }
+
+    /// Lets go of each kept value when its time is over, as long as there is one.
+    fn expire_by_itself(&self, mut next: Instant) {
+        let lane = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            loop {
+                sleep_until(next).await;
+                let Some(lane) = lane.upgrade().map(Self) else { return };
+                let mut state = lane.state();
+                match state.reserve.as_mut().and_then(|reserve| reserve.expire(Instant::now())) {
+                    Some(end) => next = end,
+                    None => return,
+                }
+            }
+        });
     }
 
     /// Resolves when the store went down or came back since the last call of this.
@@ -258,7 +290,11 @@ impl Lane {
         self.judge(&mut state, &call, &answers);
         for (asked, answer) in call.batch.into_iter().zip(answers) {
             let counted = Some(self.0.sharing.hold(answer.size()));
-            state.deliver(asked, &Arc::new(Kept { answer, at: call.at, counted }));
+            let kept = Arc::new(Kept { answer, at: call.at, counted });
+            if let Some(end) = state.keep(&asked, &kept) {
+                self.expire_by_itself(end);
+            }
+            state.deliver(asked, &kept);
         }
         self.pump(&mut state);
     }
@@ -512,6 +548,18 @@ impl State {
             Some(trouble) => Fault { class: Class::Throttled { after: Some(left) }, ..trouble.retold(asked) },
             None => Fault::throttled(Some(left), "the store asked to be left alone for a while: it is asked again when that is over"),
         });
+    }
+
+    /// Keeps a value that may be kept, and nothing else; when it has to go, if nobody sees to that yet.
+    fn keep(&mut self, asked: &Asked, kept: &Arc<Kept<Answer>>) -> Option<Instant> {
+        let reserve = self.reserve.as_mut()?;
+        if !matches!(kept.answer, Answer::Value(Reading::Found(_))) {
+            reserve.forget(asked);
+            return None;
+        }
+        let is_first = reserve.is_empty();
+        reserve.keep(asked.clone(), kept);
+        reserve.expire(kept.at).filter(|_| is_first)
     }
 
     fn deliver(&mut self, asked: Asked, kept: &Arc<Kept<Answer>>) {

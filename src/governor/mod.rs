@@ -25,8 +25,8 @@ use tokio::time::Instant;
 use crate::{
     access::Granted,
     backend::Backend,
-    cache::Kept,
-    crd::v1alpha1::StoreLimits,
+    cache::{Allowance, Kept},
+    crd::v1alpha1::{StoreCache, StoreLimits},
     fault::Fault,
     item::{Hint, Item, Reading, Sighting, Wanted},
     metrics::{Metrics, Sharing},
@@ -39,6 +39,9 @@ use lane::{Answer, Asked, Lane};
 use pace::Rate;
 pub use queue::Queue;
 use search::Lists;
+
+/// Values that a store with a cache keeps, when it does not say how many.
+const DEFAULT_ENTRIES: u32 = 1_000;
 
 /// What holds for every store that says nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl Limits {
 
     /// How a store is asked that says this of itself.
     #[must_use]
-    pub fn manner(&self, own: Option<&StoreLimits>) -> Manner {
+    pub fn manner(&self, Own { limits: own, cache }: Own<'_>) -> Manner {
         let (first, longest) = self.outage;
         let concurrency = own.and_then(|own| own.max_concurrent).and_then(|most| usize::try_from(most).ok());
         let timeout = own.and_then(|own| own.timeout.as_deref()).and_then(|text| duration::parse(text).ok());
@@ -73,10 +76,23 @@ impl Limits {
             // The schema keeps zero out; it would be a store that never answers.
             call_timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.call_timeout),
             rate: own.and_then(rate),
+            allowance: cache.and_then(allowance),
             longest_hold: self.longest_hold,
             pauses: Pauses { first, longest },
         }
     }
+}
+
+/// What a store says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Own<'a> {
+    pub limits: Option<&'a StoreLimits>,
+    pub cache: Option<&'a StoreCache>,
+}
+
+fn allowance(own: &StoreCache) -> Option<Allowance> {
+    let ttl = duration::parse(&own.ttl).ok().filter(|ttl| !ttl.is_zero())?;
+    Some(Allowance { ttl, most: usize::try_from(own.max_entries.unwrap_or(DEFAULT_ENTRIES)).unwrap_or(usize::MAX) })
 }
 
 fn rate(own: &StoreLimits) -> Option<Rate> {
@@ -145,21 +161,16 @@ impl Governor {
 
     /// Deadline of one call to a store that says this of itself.
     #[must_use]
-    pub fn call_timeout(&self, own: Option<&StoreLimits>) -> Duration {
+    pub fn call_timeout(&self, own: Own<'_>) -> Duration {
         self.limits.manner(own).call_timeout
     }
 
-    /// Opens the session, or hands out the one that is open; `own` are the limits that the store sets. The session of an older generation or credential of the same store is
+    /// Opens the session, or hands out the one that is open; `own` is what the store says of itself. The session of an older generation or credential of the same store is
     /// dropped when the new one opens, which goes on with what its searches found and what the store said of its pace.
     ///
     /// # Errors
     /// What `open` says.
-    pub fn session(
-        &self,
-        id: SessionId,
-        own: Option<&StoreLimits>,
-        open: impl FnOnce() -> Result<Arc<dyn Backend>, Fault>,
-    ) -> Result<Session, Fault> {
+    pub fn session(&self, id: SessionId, own: Own<'_>, open: impl FnOnce() -> Result<Arc<dyn Backend>, Fault>) -> Result<Session, Fault> {
         if let Some(session) = self.sessions().get(&id.store).filter(|session| session.id == id) {
             return Ok(session.clone());
         }
@@ -220,6 +231,20 @@ impl Session {
     #[must_use]
     pub fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         self.lane.changes()
+    }
+
+    /// How far back a look may lie that serves an object which wants looks from `not_before` on: a new or edited one is given what the
+    /// store allows to keep, never older than its own interval.
+    #[must_use]
+    pub fn oldest(&self, not_before: Instant, priority: Priority, interval: Option<Duration>) -> Instant {
+        let kept = self.lane.allowance().filter(|_| priority == Priority::Fresh);
+        let age = kept.map_or(Duration::ZERO, |kept| interval.map_or(kept.ttl, |interval| kept.ttl.min(interval)));
+        not_before.checked_sub(age).unwrap_or(not_before)
+    }
+
+    /// Lets go of kept values that may have changed.
+    pub fn forget(&self, hint: &Hint) {
+        self.lane.forget(hint);
     }
 
     /// Resolves when the store went down or came back.

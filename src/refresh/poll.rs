@@ -105,7 +105,10 @@ impl Poller {
             () = session.turned() => {}
             () = tokio::time::sleep_until(until) => {}
             hint = next(hints) => match hint {
-                Some(hint) => self.refresh.hint(&self.store, &hint),
+                Some(hint) => {
+                    session.forget(&hint);
+                    self.refresh.hint(&self.store, &hint);
+                }
                 None => self.stop_listening(),
             },
         }

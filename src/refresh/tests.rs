@@ -25,7 +25,7 @@ use crate::{
     crd::v1alpha1::{Reference, SecretStoreSpec},
     digest::{DigestKey, ShortMac, of_sighting},
     fault::{Fault, Reason},
-    governor::{Governor, Limits, Look, Priority, Session, SessionId},
+    governor::{Governor, Limits, Look, Own, Priority, Session, SessionId},
     item::{Fetched, Hint, Item, Reading, Sighting},
     metrics::{Health, Metrics},
     name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef, StoreName},
@@ -219,7 +219,7 @@ impl Rig {
 
     fn session_with(&self, store: &str, generation: i64, credential: &str, backend: &Arc<Scripted>) -> Session {
         let (id, backend) = (SessionId { store: store.to_owned(), generation, credential: credential.to_owned() }, backend.clone());
-        self.governor.session(id, None, || Ok(backend)).unwrap()
+        self.governor.session(id, Own::default(), || Ok(backend)).unwrap()
     }
 
     /// A reconcile: looks, observes, registers what it saw, settles.
@@ -388,7 +388,7 @@ async fn a_thousand_items_cost_58_calls_an_interval_and_none_waits_longer_beside
         let mut rig = Rig::at(mark, clock.clone());
         let id = SessionId { store: "store".to_owned(), generation: 1, credential: String::new() };
         let limits = serde_json::from_value(json!({"requestsPerSecond": 10, "burst": 10})).unwrap();
-        let session = rig.governor.session(id, Some(&limits), || Ok(backend.clone())).unwrap();
+        let session = rig.governor.session(id, Own { limits: Some(&limits), cache: None }, || Ok(backend.clone())).unwrap();
         if life == 0 {
             let looks = rig.reconcile("x", Some(HOUR), &session, &items, Instant::now()).await;
             macs = looks.iter().map(mac_of).collect();

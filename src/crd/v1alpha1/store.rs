@@ -34,6 +34,9 @@ pub struct SecretStoreSpec {
     /// How much may be asked of the system for this store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<StoreLimits>,
+    /// Values may be kept in memory for a while, so that new objects with the same keys cost no call. Nothing is kept without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<StoreCache>,
 }
 
 /// Where values live, for every namespace that a condition admits.
@@ -70,6 +73,9 @@ pub struct ClusterSecretStoreSpec {
     /// How much may be asked of the system for this store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<StoreLimits>,
+    /// Values may be kept in memory for a while, so that new objects with the same keys cost no call. Nothing is kept without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<StoreCache>,
 }
 
 /// How much may be asked of the system for one store, by all its objects together. Fresh objects go before changed values, and these before
@@ -95,6 +101,21 @@ pub struct StoreLimits {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') && duration(self) >= duration('10ms') && duration(self) <= duration('5m')").message("must be a Go duration from 10ms to 5m, such as 2s"))]
     pub timeout: Option<String>,
+}
+
+/// Values of a store that are kept after they were delivered, in zeroising memory, for this identity only.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreCache {
+    /// How old a value may be that a new or edited object is given, as a Go duration from 1s to 1h; never older than the object's own
+    /// interval. Changes are seen and delivered as without it.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')").message("must be a Go duration from 1s to 1h, such as 30s"))]
+    pub ttl: String,
+    /// Values that are kept, 1 to 10000; beyond it the oldest goes. Default 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_entries: Option<u32>,
 }
 
 /// One way for a namespace to be admitted; of several members in one condition one is enough, as in ESO.
