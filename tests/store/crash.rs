@@ -26,9 +26,21 @@ const CALLS: &str = "write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,sync
 
 /// A call by its name and its number among those of that name, from 1.
 #[derive(Clone, Debug)]
-struct Point {
+pub struct Point {
     call: String,
     number: usize,
+}
+
+impl Point {
+    pub fn kill(&self) -> [String; 1] {
+        [format!("--inject={}:signal=KILL:when={}", self.call, self.number)]
+    }
+
+    /// The error that this call gives, of those that are named by call.
+    pub fn fail(&self, errors: &[(&str, &str)]) -> Option<[String; 1]> {
+        let (_, error) = errors.iter().find(|(call, _)| *call == self.call)?;
+        Some([format!("--inject={}:error={error}:when={}", self.call, self.number)])
+    }
 }
 
 impl Files {
@@ -46,7 +58,7 @@ impl Files {
     }
 
     /// Every call of an undisturbed run.
-    fn points(&self, args: &[&str]) -> Vec<Point> {
+    pub fn points(&self, args: &[&str]) -> Vec<Point> {
         assert_done(&self.traced(args, &[]));
         let trace = fs::read_to_string(self.folder.path().join("trace")).unwrap();
         let mut numbers = BTreeMap::<&str, usize>::new();
@@ -72,7 +84,7 @@ impl Files {
     }
 
     fn reader(&self) -> Result<Reader, StoreError> {
-        Reader::open(&Place::path(&self.store()), &Place::path(&self.key()))
+        open(&self.store(), &self.key())
     }
 
     fn writer(&self) -> Result<Writer, StoreError> {
@@ -80,11 +92,18 @@ impl Files {
     }
 }
 
-/// What a store holds: per key each version, `None` where it is deleted.
+pub fn open(store: &Path, key: &Path) -> Result<Reader, StoreError> {
+    Reader::open(&Place::path(store), &Place::path(key))
+}
+
+/// What a store holds: per key, with what is known about it, each version, `None` where it is deleted.
 pub type Content = BTreeMap<String, Vec<Option<Vec<u8>>>>;
 
 pub fn content(files: &Files) -> Content {
-    let mut reader = files.reader().unwrap();
+    content_of(files.reader().unwrap())
+}
+
+pub fn content_of(mut reader: Reader) -> Content {
     let names = reader.names().unwrap();
     names
         .into_iter()
@@ -95,7 +114,7 @@ pub fn content(files: &Files) -> Content {
                 Err(error) => panic!("{} version {version}: {error}", name.key),
             });
             let versions = versions.collect();
-            (name.key, versions)
+            (format!("{} {:?}", name.key, name.about), versions)
         })
         .collect()
 }
@@ -107,7 +126,7 @@ pub fn assert_takes_a_write(files: &Files, what: &str) {
 }
 
 /// Runs work for each point, on both cores.
-fn for_each_point(points: &[Point], work: impl Fn(&Point) + Sync) {
+pub fn for_each_point(points: &[Point], work: impl Fn(&Point) + Sync) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -135,16 +154,16 @@ pub fn filled() -> Files {
 }
 
 /// What the store held before and what it holds after an undisturbed run.
-struct Change<'a> {
+pub struct Change<'a> {
     files: &'a Files,
     args: &'a [&'a str],
-    before: Content,
-    after: Content,
+    pub before: Content,
+    pub after: Content,
     points: Vec<Point>,
 }
 
 impl<'a> Change<'a> {
-    fn of(files: &'a Files, args: &'a [&'a str]) -> Self {
+    pub fn of(files: &'a Files, args: &'a [&'a str]) -> Self {
         let undisturbed = files.copy();
         let before = content(files);
         let points = undisturbed.points(args);
@@ -157,18 +176,18 @@ impl<'a> Change<'a> {
         assert_takes_a_write(files, what);
     }
 
-    fn kill_at_each(&self) -> usize {
+    pub fn kill_at_each(&self) -> usize {
         for_each_point(&self.points, |point| {
             let what = format!("{:?} killed at {point:?}", self.args);
             let files = self.files.copy();
-            let output = files.traced(self.args, &[format!("--inject={}:signal=KILL:when={}", point.call, point.number)]);
+            let output = files.traced(self.args, &point.kill());
             assert_eq!(output.status.signal(), Some(9), "{what}: the point was not reached: {}", told(&output));
             self.assert_whole(&files, !output.stdout.is_empty(), &what);
         });
         self.points.len()
     }
 
-    fn fail_each(&self, call: &str, error: &str) -> usize {
+    pub fn fail_each(&self, call: &str, error: &str) -> usize {
         let points: Vec<_> = self.points.iter().filter(|point| point.call == call).cloned().collect();
         for_each_point(&points, |point| {
             let what = format!("{:?} with {error} from {point:?}", self.args);
@@ -193,7 +212,9 @@ fn a_change_that_is_killed_anywhere_is_there_whole_or_not_at_all() {
     let value = files.folder.path().join("value");
     fs::write(&value, vec![b'n'; 20_000]).unwrap();
     let value = value.to_str().unwrap();
-    let changes: [&[&str]; 4] = [
+    let changes: [&[&str]; 6] = [
+        &["edit", "db/password", "--type", "database-password", "--owner", "me"],
+        &["set", "certificate", "--expires", "2100-01-01", "--from-file", value],
         &["set", "certificate", "--from-file", value],
         &["set", "new/key", "--cas", "0", "--from-file", value],
         &["delete", "db/password"],
@@ -226,7 +247,7 @@ fn an_init_that_is_killed_anywhere_leaves_nothing_half_made() {
     for_each_point(&points, |point| {
         let what = format!("init killed at {point:?}");
         let files = Files::new();
-        let output = files.traced(&["init"], &[format!("--inject={}:signal=KILL:when={}", point.call, point.number)]);
+        let output = files.traced(&["init"], &point.kill());
         assert_eq!(output.status.signal(), Some(9), "{what}: the point was not reached: {}", told(&output));
         let key = fs::read(files.key()).ok();
         if !files.store().exists() {
@@ -253,7 +274,7 @@ fn a_mending_that_is_killed_anywhere_is_done_by_the_next() {
     for_each_point(&points, |point| {
         let what = format!("mending killed at {point:?}");
         let files = left.copy();
-        let output = files.traced(&["list"], &[format!("--inject={}:signal=KILL:when={}", point.call, point.number)]);
+        let output = files.traced(&["list"], &point.kill());
         assert_eq!(output.status.signal(), Some(9), "{what}: the point was not reached: {}", told(&output));
         assert_eq!(content(&files), before, "{what}");
         assert_takes_a_write(&files, &what);

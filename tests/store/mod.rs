@@ -1,6 +1,7 @@
 //! `keyferry store` as a user runs it: the binary, its output, its exit codes and the files that it leaves.
 
 mod crash;
+mod metadata;
 mod power;
 
 use std::{
@@ -94,6 +95,15 @@ fn shown(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// The same without the moments at which versions were written.
+fn without_times(mut listed: serde_json::Value) -> serde_json::Value {
+    for name in listed.as_array_mut().unwrap() {
+        let written = name.as_object_mut().unwrap().remove("written");
+        assert!(written.is_some_and(|written| written.as_str().unwrap().ends_with('Z')));
+    }
+    listed
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
@@ -171,10 +181,10 @@ fn a_delete_hides_a_value_and_an_undelete_brings_it_back() {
     assert_eq!(shown(&files.run(&["versions", "k"], b"")), "1\n2\tdeleted\n");
     let listed: serde_json::Value = serde_json::from_str(&shown(&files.run(&["list", "--all", "--json"], b""))).unwrap();
     let expected = serde_json::json!([
-        {"key": "k", "version": 2, "deleted": true},
-        {"key": "other", "version": 1, "deleted": false}
+        {"key": "k", "version": 2, "deleted": true, "type": "opaque", "status": "active", "expired": false},
+        {"key": "other", "version": 1, "deleted": false, "type": "opaque", "status": "active", "expired": false}
     ]);
-    assert_eq!(listed, expected);
+    assert_eq!(without_times(listed), expected);
     assert_done(&files.run(&["undelete", "k"], b""));
     assert_eq!(files.get("k"), b"two");
     assert_done(&files.run(&["delete", "k", "--version", "1"], b""));

@@ -2,6 +2,12 @@
 
 use std::io;
 
+use jiff::Timestamp;
+
+use super::{
+    about::{Status, Unfit},
+    kind::Kind,
+};
 use crate::fault::{Class, Fault, Reason};
 
 /// Why the store could not do what was asked. `place` is a path as the reader of the message knows it.
@@ -41,6 +47,20 @@ pub enum StoreError {
     NoVersion { key: String, version: u64 },
     #[error("version {version} of the key {key:?} is deleted: `keyferry store undelete` brings it back")]
     Deleted { key: String, version: u64 },
+    #[error("the key {key:?} is disabled: `keyferry store edit --status active` enables it")]
+    Disabled { key: String },
+    #[error("the key {key:?} is revoked and must not be used any more: write a new value with `keyferry store set --status active`")]
+    Revoked { key: String },
+    #[error("the key {key:?} expired at {expires}: write a new value or correct its expiry with `keyferry store set --expires`")]
+    Expired { key: String, expires: Timestamp },
+    #[error("the key {key:?} expired at {expires} and the new value would never be read: give --expires anew; nothing was written")]
+    StillExpired { key: String, expires: Timestamp },
+    #[error("the key {key:?} is {status} and the new value would not be read: add --status active; nothing was written")]
+    StillWithheld { key: String, status: Status },
+    #[error("the value is no {kind}: expected {}; nothing was written. `--type opaque` takes any bytes", kind.expected())]
+    WrongForm { kind: Kind },
+    #[error("{0}: nothing was written")]
+    Unfit(#[from] Unfit),
     #[error("the value is longer than {limit} bytes: nothing was written")]
     TooLong { limit: usize },
 }
@@ -87,8 +107,15 @@ impl From<StoreError> for Fault {
             | StoreError::Exists { .. } => Self::new(Class::Unavailable, Reason::StoreNotReady, detail),
             StoreError::Damaged { .. } | StoreError::Busy { .. } | StoreError::Io { .. } => Self::unavailable(detail),
             StoreError::Deleted { .. } => Self::absent(Reason::Deleted, detail),
+            StoreError::Disabled { .. } | StoreError::Revoked { .. } => Self::absent(Reason::Disabled, detail),
+            StoreError::Expired { .. } => Self::absent(Reason::Expired, detail),
             StoreError::NoKey { .. } | StoreError::NoVersion { .. } => Self::absent(Reason::NotFound, detail),
-            StoreError::Conflict { .. } | StoreError::TooLong { .. } => Self::new(Class::Bug, Reason::InvalidData, detail),
+            StoreError::Conflict { .. }
+            | StoreError::StillExpired { .. }
+            | StoreError::StillWithheld { .. }
+            | StoreError::WrongForm { .. }
+            | StoreError::Unfit(_)
+            | StoreError::TooLong { .. } => Self::new(Class::Bug, Reason::InvalidData, detail),
         }
     }
 }

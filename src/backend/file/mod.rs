@@ -1,10 +1,13 @@
 //! Provider `file`: the encrypted store on disk, the embedded default. `docs/backends/file.md` is its manual.
 //!
-//! `place` opens files, `seal` encrypts, `index` says what exists, `store` reads and writes one store, `watch` notices changes.
+//! `place` opens files, `seal` encrypts, `index` says what exists, `kind` and `about` what it is, `store` reads and writes one store,
+//! `watch` notices changes.
 //! Here is the read power for objects; the write power is used by `keyferry store`.
 
+mod about;
 mod error;
 mod index;
+mod kind;
 mod place;
 mod publish;
 mod seal;
@@ -13,15 +16,17 @@ mod store;
 mod tests;
 mod watch;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::Semaphore;
 
 pub use self::{
+    about::{About, Changes, New, Status, Withheld},
     error::StoreError,
     index::{Name, Version},
+    kind::Kind,
     place::Place,
     seal::MasterKey,
     store::{MAX_VALUE, Reader, Writer, create},
@@ -124,13 +129,18 @@ impl Backend for FileStore {
 
 #[async_trait]
 impl List for FileStore {
-    /// Names whose latest version is not deleted.
     async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
+        self.list_tagged(path, &BTreeMap::new()).await
+    }
+
+    /// Also names whose value is deleted, disabled or expired: a reading of each says so.
+    async fn list_tagged(&self, path: Option<&str>, tags: &BTreeMap<String, String>) -> Result<Vec<RemoteKey>, Fault> {
         let below = path.map(|path| format!("{path}/"));
         let names = self.look(|reader| reader.names().map_err(Fault::from)).await??;
         names
             .into_iter()
-            .filter(|name| !name.deleted && below.as_deref().is_none_or(|below| name.key.starts_with(below)))
+            .filter(|name| below.as_deref().is_none_or(|below| name.key.starts_with(below)))
+            .filter(|name| tags.iter().all(|(key, value)| name.about.says(key, value)))
             .map(|name| {
                 RemoteKey::parse(ProviderKind::File, &name.key)
                     .map_err(|error| Fault::invalid(Reason::InvalidData, format!("key {:?} in {}: {error}", name.key, self.store.name())))

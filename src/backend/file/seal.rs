@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     error::StoreError,
+    kind::Kind,
     place::{Access, Place},
     publish,
 };
@@ -84,6 +85,11 @@ impl Keys {
         }
     }
 
+    /// The store's id.
+    pub fn store(&self) -> [u8; STORE_ID] {
+        self.store
+    }
+
     /// Says whether a master key is the store's, and nothing about it.
     pub fn check(&self) -> &[u8] {
         &self.check
@@ -106,29 +112,54 @@ impl Keys {
     }
 
     /// Seals one version of a value under a data key of its own, which is sealed under the store's and stands before it.
-    pub fn seal_value(&self, name: &str, version: u64, value: &[u8]) -> Vec<u8> {
+    pub fn seal_value(&self, name: &str, version: u64, kind: Kind, value: &[u8]) -> Vec<u8> {
         let mut data_key = Zeroizing::new([0; KEY]);
         fill(data_key.as_mut_slice());
-        let mut record = seal(&self.wrap, &self.bound("data key", name, version), data_key.as_slice());
-        record.extend(seal(&aead_key(&data_key), &self.bound("value", name, version), value));
+        let mut record = seal(&self.wrap, &self.bound_as("data key", name, version, kind), data_key.as_slice());
+        record.extend(seal(&aead_key(&data_key), &self.bound_as("value", name, version, kind), value));
         record
     }
 
-    pub fn open_value(&self, name: &str, version: u64, record: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    pub fn open_value(&self, name: &str, version: u64, kind: Kind, record: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refused> {
+        let (data_key, sealed) = self.unwrap_data_key(name, version, kind, record)?;
+        open(&aead_key(&data_key), &self.bound_as("value", name, version, kind), sealed)
+    }
+
+    fn unwrap_data_key<'a>(
+        &self,
+        name: &str,
+        version: u64,
+        kind: Kind,
+        record: &'a [u8],
+    ) -> Result<(Zeroizing<[u8; KEY]>, &'a [u8]), Refused> {
         let (wrapped, sealed) = record.split_at_checked(NONCE_LEN + KEY + TAG).ok_or(Refused)?;
-        let data_key = open(&self.wrap, &self.bound("data key", name, version), wrapped)?;
+        let data_key = open(&self.wrap, &self.bound_as("data key", name, version, kind), wrapped)?;
         let data_key = Zeroizing::new(<[u8; KEY]>::try_from(data_key.as_slice()).map_err(|_| Refused)?);
-        open(&aead_key(&data_key), &self.bound("value", name, version), sealed)
+        Ok((data_key, sealed))
     }
 
     /// The associated data: what it is, of which store, under which name and number. Each part is preceded by its length.
     fn bound(&self, part: &str, name: &str, number: u64) -> Vec<u8> {
-        [part.as_bytes(), &self.store, name.as_bytes(), &number.to_be_bytes()].iter().fold(Vec::new(), |mut bound, part| {
-            bound.extend((part.len() as u64).to_be_bytes());
-            bound.extend(*part);
-            bound
-        })
+        let mut bound = Vec::new();
+        for part in [part.as_bytes(), &self.store, name.as_bytes(), &number.to_be_bytes()] {
+            append(&mut bound, part);
+        }
+        bound
     }
+
+    /// As [`Keys::bound`], with the type. Opaque adds nothing: so were values bound before there were types.
+    fn bound_as(&self, part: &str, name: &str, number: u64, kind: Kind) -> Vec<u8> {
+        let mut bound = self.bound(part, name, number);
+        if kind != Kind::Opaque {
+            append(&mut bound, kind.as_str().as_bytes());
+        }
+        bound
+    }
+}
+
+fn append(bound: &mut Vec<u8>, part: &[u8]) {
+    bound.extend((part.len() as u64).to_be_bytes());
+    bound.extend(part);
 }
 
 /// SHA-256 of sealed bytes, as the index holds it.
@@ -178,6 +209,7 @@ fn open(key: &RandomizedNonceKey, bound: &[u8], sealed: &[u8]) -> Result<Zeroizi
 #[cfg(test)]
 mod tests {
     use super::{KEY, Keys, MasterKey, Refused};
+    use crate::backend::file::kind::Kind;
     use zeroize::Zeroizing;
 
     fn keys(master: u8, store: u8) -> Keys {
@@ -186,13 +218,16 @@ mod tests {
 
     #[test]
     fn a_value_opens_only_under_its_name_version_store_and_key() {
-        let record = keys(1, 1).seal_value("db/password", 2, b"value");
-        assert_eq!(keys(1, 1).open_value("db/password", 2, &record).unwrap().as_slice(), b"value");
+        let kind = Kind::DatabasePassword;
+        let record = keys(1, 1).seal_value("db/password", 2, kind, b"value");
+        assert_eq!(keys(1, 1).open_value("db/password", 2, kind, &record).unwrap().as_slice(), b"value");
         for (what, opened) in [
-            ("name", keys(1, 1).open_value("db/passwor", 2, &record)),
-            ("version", keys(1, 1).open_value("db/password", 3, &record)),
-            ("store", keys(1, 2).open_value("db/password", 2, &record)),
-            ("master key", keys(2, 1).open_value("db/password", 2, &record)),
+            ("name", keys(1, 1).open_value("db/passwor", 2, kind, &record)),
+            ("version", keys(1, 1).open_value("db/password", 3, kind, &record)),
+            ("type", keys(1, 1).open_value("db/password", 2, Kind::ApiKey, &record)),
+            ("no type", keys(1, 1).open_value("db/password", 2, Kind::Opaque, &record)),
+            ("store", keys(1, 2).open_value("db/password", 2, kind, &record)),
+            ("master key", keys(2, 1).open_value("db/password", 2, kind, &record)),
         ] {
             assert_eq!(opened.err(), Some(Refused), "{what}");
         }
@@ -201,12 +236,12 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_truncation_is_refused() {
         let keys = keys(1, 1);
-        let record = keys.seal_value("k", 1, b"");
+        let record = keys.seal_value("k", 1, Kind::Opaque, b"");
         for at in 0..record.len() {
             let mut flipped = record.clone();
             flipped[at] ^= 1;
-            assert_eq!(keys.open_value("k", 1, &flipped).err(), Some(Refused), "byte {at}");
-            assert_eq!(keys.open_value("k", 1, &record[..at]).err(), Some(Refused), "cut at {at}");
+            assert_eq!(keys.open_value("k", 1, Kind::Opaque, &flipped).err(), Some(Refused), "byte {at}");
+            assert_eq!(keys.open_value("k", 1, Kind::Opaque, &record[..at]).err(), Some(Refused), "cut at {at}");
         }
     }
 
@@ -217,12 +252,12 @@ mod tests {
         assert!(keys.open_index("names", 3, &sealed).is_ok());
         assert!(keys.open_index("names", 4, &sealed).is_err());
         assert!(keys.open_index("root", 3, &sealed).is_err());
-        assert!(keys.open_value("", 3, &sealed).is_err());
+        assert!(keys.open_value("", 3, Kind::Opaque, &sealed).is_err());
     }
 
     #[test]
     fn one_value_sealed_twice_looks_different() {
         let keys = keys(1, 1);
-        assert_ne!(keys.seal_value("k", 1, b"v"), keys.seal_value("k", 1, b"v"));
+        assert_ne!(keys.seal_value("k", 1, Kind::Opaque, b"v"), keys.seal_value("k", 1, Kind::Opaque, b"v"));
     }
 }

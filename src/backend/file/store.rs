@@ -12,14 +12,17 @@ use std::{
     sync::Once,
 };
 
+use jiff::Timestamp;
 use redb::{
     Builder, ConcurrencyMode, Database, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition,
     WriteTransaction, backends::FileBackend,
 };
 
 use super::{
+    about::{About, Changes, Status, Withheld},
     error::StoreError,
-    index::{self, Name, Part, Root, Version},
+    index::{self, Entry, Name, Part, Root, Version},
+    kind::Kind,
     place::{Access, Place},
     publish,
     seal::{Keys, MasterKey, STORE_ID, digest_of, fill},
@@ -29,16 +32,19 @@ use crate::secret::SecretValue;
 /// Longest value that is stored: well above what a Secret can hold, so that a value that is too large for one can be seen and named.
 pub const MAX_VALUE: usize = 8 << 20;
 
-const FORMAT: u32 = 1;
+/// Without any metadata.
+const FIRST_FORMAT: u32 = 1;
+/// Entries may have metadata: who does not know that must not read them, one could be disabled.
+const FORMAT: u32 = 2;
 /// Memory for pages; the container's own default is a gigabyte.
 const PAGE_CACHE: usize = 1 << 20;
 
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// The root at 0, part n at n + 1.
-const INDEX: TableDefinition<u64, &[u8]> = TableDefinition::new("index");
+pub(super) const INDEX: TableDefinition<u64, &[u8]> = TableDefinition::new("index");
 /// The digest of the sealed root, in a table of its own: were one of the two read from an old page, they would differ.
-const WITNESS: TableDefinition<u64, &[u8]> = TableDefinition::new("witness");
-const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+pub(super) const WITNESS: TableDefinition<u64, &[u8]> = TableDefinition::new("witness");
+pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
 /// Makes a new store, complete or not at all.
 ///
@@ -53,7 +59,7 @@ pub fn create(path: &Path, master: &MasterKey) -> Result<(), StoreError> {
     contained(&name, || {
         let database = share(&name, file)?;
         let change = database.begin_write().map_err(at(&name))?;
-        lay_out(&change, &name, &Keys::derive(master, id), id)?;
+        lay_out(&change, &name, &Keys::derive(master, id))?;
         change.commit().map_err(at(&name))?;
         settle(&database, &name)?;
         database.close().map_err(at(&name))
@@ -63,11 +69,12 @@ pub fn create(path: &Path, master: &MasterKey) -> Result<(), StoreError> {
 
 /// One consistent state of a store.
 pub struct Reader {
-    place: String,
-    keys: Keys,
-    index: ReadOnlyTable<u64, &'static [u8]>,
-    records: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    root: Root,
+    pub(super) place: String,
+    pub(super) keys: Keys,
+    pub(super) format: u32,
+    pub(super) index: ReadOnlyTable<u64, &'static [u8]>,
+    pub(super) records: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) root: Root,
     parts: HashMap<u64, Part>,
     // Last, so that it closes after the tables that it keeps alive.
     _database: ReadOnlyDatabase,
@@ -95,30 +102,50 @@ impl Reader {
         let backend = FileBackend::new(file).map_err(at(place))?;
         let database = builder().open_read_only_with_backend(backend).map_err(at(place))?;
         let state = database.begin_read().map_err(at(place))?;
-        let keys = unlock(place, &state.open_table(META).map_err(at(place))?, &master)?;
+        let (keys, format) = unlock(place, &state.open_table(META).map_err(at(place))?, &master)?;
         let index = state.open_table(INDEX).map_err(at(place))?;
         let root = read_root(place, &keys, &index, &state.open_table(WITNESS).map_err(at(place))?)?;
         let records = state.open_table(RECORDS).map_err(at(place))?;
-        Ok(Self { place: place.to_owned(), keys, index, records, root, parts: HashMap::new(), _database: database })
+        Ok(Self { place: place.to_owned(), keys, format, index, records, root, parts: HashMap::new(), _database: database })
     }
 
     /// The value of a key, of its latest version or of the one asked for, with the version's number.
     ///
     /// # Errors
-    /// `NoKey`, `NoVersion` and `Deleted` are proven by the index; everything else says nothing about the key.
+    /// `NoKey`, `NoVersion`, `Deleted`, `Disabled`, `Revoked` and `Expired` are proven by the index; everything else says nothing about
+    /// the key.
     pub fn get(&mut self, key: &str, version: Option<u64>) -> Result<(SecretValue, u64), StoreError> {
+        self.get_at(key, version, Timestamp::now())
+    }
+
+    /// As [`Reader::get`], at another moment.
+    pub fn get_at(&mut self, key: &str, version: Option<u64>, now: Timestamp) -> Result<(SecretValue, u64), StoreError> {
         let place = self.place.clone();
         contained(&place, || {
             let hidden = self.keys.hide(key);
-            let versions = self.versions_of(key, &hidden)?;
-            let number = version.unwrap_or(index::latest(versions));
-            let wanted = index::numbered(versions, number).ok_or_else(|| StoreError::NoVersion { key: key.to_owned(), version: number })?;
+            let entry = self.entry(key, &hidden)?;
+            let number = version.unwrap_or(index::latest(&entry.versions));
+            let wanted =
+                index::numbered(&entry.versions, number).ok_or_else(|| StoreError::NoVersion { key: key.to_owned(), version: number })?;
             if wanted.deleted {
                 return Err(StoreError::Deleted { key: key.to_owned(), version: number });
             }
-            let digest = wanted.record.clone();
-            let value = self.read_record(key, &hidden, number, &digest)?;
+            refuse_withheld(key, &entry.about, now)?;
+            let (digest, kind) = (wanted.record.clone(), entry.about.kind);
+            let value = self.read_record(key, &hidden, number, kind, &digest)?;
             Ok((value, number))
+        })
+    }
+
+    /// What is known about a key besides its values, and every version of it, in order, numbered from 1.
+    ///
+    /// # Errors
+    /// As [`Reader::get`].
+    pub fn describe(&mut self, key: &str) -> Result<(Name, Vec<Version>), StoreError> {
+        let place = self.place.clone();
+        contained(&place, || {
+            let hidden = self.keys.hide(key);
+            self.entry(key, &hidden).map(|entry| (Name::of(key, entry), entry.versions.clone()))
         })
     }
 
@@ -130,7 +157,7 @@ impl Reader {
         let place = self.place.clone();
         contained(&place, || {
             let hidden = self.keys.hide(key);
-            self.versions_of(key, &hidden).map(<[Version]>::to_vec)
+            self.entry(key, &hidden).map(|entry| entry.versions.clone())
         })
     }
 
@@ -144,24 +171,20 @@ impl Reader {
             let numbers: Vec<u64> = self.root.parts.keys().copied().collect();
             let mut names = Vec::new();
             for number in numbers {
-                names.extend(self.part(number)?.names.iter().map(|(key, versions)| Name {
-                    key: key.clone(),
-                    version: index::latest(versions),
-                    deleted: versions.last().is_some_and(|version| version.deleted),
-                }));
+                names.extend(self.part(number)?.names.iter().map(|(key, entry)| Name::of(key, entry)));
             }
-            names.sort();
+            names.sort_by(|one, other| one.key.cmp(&other.key));
             Ok(names)
         })
     }
 
-    fn versions_of(&mut self, key: &str, hidden: &[u8; 32]) -> Result<&[Version], StoreError> {
+    fn entry(&mut self, key: &str, hidden: &[u8; 32]) -> Result<&Entry, StoreError> {
         let place = self.place.clone();
         let part = self.part(index::part_of(hidden))?;
-        part.names.get(key).map(Vec::as_slice).ok_or_else(|| StoreError::NoKey { place, key: key.to_owned() })
+        part.names.get(key).ok_or_else(|| StoreError::NoKey { place, key: key.to_owned() })
     }
 
-    fn part(&mut self, number: u64) -> Result<&Part, StoreError> {
+    pub(super) fn part(&mut self, number: u64) -> Result<&Part, StoreError> {
         let Self { place, keys, index, root, parts, .. } = self;
         match parts.entry(number) {
             std::collections::hash_map::Entry::Occupied(read) => Ok(read.into_mut()),
@@ -169,23 +192,50 @@ impl Reader {
         }
     }
 
-    fn read_record(&self, key: &str, hidden: &[u8; 32], version: u64, digest: &str) -> Result<SecretValue, StoreError> {
-        let damaged = || StoreError::damaged(&self.place, "a value");
-        let slot = index::record_key(hidden, version);
-        let record = self.records.get(slot.as_slice()).map_err(at(&self.place))?.ok_or_else(damaged)?;
-        if digest_of(record.value()) != digest {
-            return Err(damaged());
-        }
-        let mut value = self.keys.open_value(key, version, record.value()).map_err(|_| damaged())?;
-        Ok(SecretValue::new(std::mem::take(&mut *value)))
+    fn read_record(&self, key: &str, hidden: &[u8; 32], version: u64, kind: Kind, digest: &str) -> Result<SecretValue, StoreError> {
+        open_record(&self.place, &self.keys, &self.records, (key, hidden), (version, kind, digest))
+    }
+}
+
+/// The value of a record, which must be the one that the index leads to.
+pub(super) fn open_record(
+    place: &str,
+    keys: &Keys,
+    records: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    (key, hidden): (&str, &[u8; 32]),
+    (version, kind, digest): (u64, Kind, &str),
+) -> Result<SecretValue, StoreError> {
+    let record = sealed_record(place, records, &index::record_key(hidden, version), digest)?;
+    let mut value = keys.open_value(key, version, kind, &record).map_err(|_| StoreError::damaged(place, "a value"))?;
+    Ok(SecretValue::new(std::mem::take(&mut *value)))
+}
+
+/// The bytes of a record, which must be those that the index leads to.
+pub(super) fn sealed_record(
+    place: &str,
+    records: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    slot: &[u8],
+    digest: &str,
+) -> Result<Vec<u8>, StoreError> {
+    let record = records.get(slot).map_err(at(place))?.map(|record| record.value().to_vec());
+    record.filter(|record| digest_of(record) == digest).ok_or_else(|| StoreError::damaged(place, "a value"))
+}
+
+fn refuse_withheld(key: &str, about: &About, now: Timestamp) -> Result<(), StoreError> {
+    let key = key.to_owned();
+    match about.withheld(now) {
+        None => Ok(()),
+        Some(Withheld::Disabled) => Err(StoreError::Disabled { key }),
+        Some(Withheld::Revoked) => Err(StoreError::Revoked { key }),
+        Some(Withheld::Expired(expires)) => Err(StoreError::Expired { key, expires }),
     }
 }
 
 /// A store opened for writing. Every method returns once its change is durable.
 pub struct Writer {
-    place: String,
-    keys: Keys,
-    database: Database,
+    pub(super) place: String,
+    pub(super) keys: Keys,
+    pub(super) database: Database,
 }
 
 impl Writer {
@@ -200,29 +250,73 @@ impl Writer {
         contained(&place, || {
             let database = share_existing(&place, file)?;
             let state = database.begin_read().map_err(at(&place))?;
-            let keys = unlock(&place, &state.open_table(META).map_err(at(&place))?, &master)?;
+            let (keys, _) = unlock(&place, &state.open_table(META).map_err(at(&place))?, &master)?;
             Ok(Self { place: place.clone(), keys, database })
         })
     }
 
     /// Writes a new version of a key and returns its number. With `expected`, only if the latest version is that one; 0 is none.
+    /// The value must have the form of the key's type.
     ///
     /// # Errors
-    /// `Conflict` or `TooLong` with nothing written, else what kept it from being durable.
+    /// `Conflict`, `TooLong`, `WrongForm` and the like with nothing written, else what kept it from being durable.
     pub fn set(&self, key: &str, value: &SecretValue, expected: Option<u64>) -> Result<u64, StoreError> {
+        self.set_described(key, value, expected, &Changes::default(), Timestamp::now())
+    }
+
+    /// As [`Writer::set`], with changes of what is known about the key, at this moment.
+    ///
+    /// # Errors
+    /// As [`Writer::set`], and `Unfit`.
+    pub fn set_described(
+        &self,
+        key: &str,
+        value: &SecretValue,
+        expected: Option<u64>,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         if value.len() > MAX_VALUE {
             return Err(StoreError::TooLong { limit: MAX_VALUE });
         }
-        self.change(key, |versions, hidden, records| {
-            let latest = index::latest(versions);
+        self.change(key, |entry, records| {
+            let latest = index::latest(&entry.versions);
             if let Some(expected) = expected.filter(|expected| *expected != latest) {
                 return Err(StoreError::Conflict { key: key.to_owned(), latest, expected });
             }
+            let about = entry.about.changed(changes)?;
+            if !about.kind.admits(value.expose()) {
+                return Err(StoreError::WrongForm { kind: about.kind });
+            }
+            refuse_unreadable(key, &about, changes, now)?;
+            self.retype(key, entry, about.kind, records)?;
             let number = latest + 1;
-            let record = self.keys.seal_value(key, number, value.expose());
-            records.insert(index::record_key(hidden, number).as_slice(), record.as_slice()).map_err(at(&self.place))?;
-            versions.push(Version { record: digest_of(&record), deleted: false });
+            let record = self.seal(key, number, about.kind, value, records)?;
+            entry.versions.push(Version { record, deleted: false, written: Some(now) });
+            entry.about = about;
             Ok(number)
+        })
+    }
+
+    /// Changes what is known about a key; its values stay what they are. A new type is one that the latest value has, and every version
+    /// is sealed anew for it.
+    ///
+    /// # Errors
+    /// `NoKey`, `WrongForm` or `Unfit` with nothing written, else what kept it from being durable.
+    pub fn edit(&self, key: &str, changes: &Changes) -> Result<(), StoreError> {
+        self.change(key, |entry, records| {
+            self.refuse_unknown(key, entry)?;
+            let about = entry.about.changed(changes)?;
+            if about.kind != entry.about.kind {
+                let latest = index::latest(&entry.versions);
+                let value = self.value_of(key, entry, latest, records)?;
+                if !about.kind.admits(value.expose()) {
+                    return Err(StoreError::WrongForm { kind: about.kind });
+                }
+                self.retype(key, entry, about.kind, records)?;
+            }
+            entry.about = about;
+            Ok(())
         })
     }
 
@@ -231,35 +325,68 @@ impl Writer {
     /// # Errors
     /// `NoKey` or `NoVersion` with nothing written, else what kept it from being durable.
     pub fn mark_deleted(&self, key: &str, version: Option<u64>, deleted: bool) -> Result<u64, StoreError> {
-        self.change(key, |versions, _, _| {
-            if versions.is_empty() {
-                return Err(StoreError::NoKey { place: self.place.clone(), key: key.to_owned() });
-            }
-            let number = version.unwrap_or(index::latest(versions));
-            let wanted = index::position(number).and_then(|at| versions.get_mut(at));
+        self.change(key, |entry, _| {
+            self.refuse_unknown(key, entry)?;
+            let number = version.unwrap_or(index::latest(&entry.versions));
+            let wanted = index::position(number).and_then(|at| entry.versions.get_mut(at));
             wanted.ok_or_else(|| StoreError::NoVersion { key: key.to_owned(), version: number })?.deleted = deleted;
             Ok(number)
         })
     }
 
-    /// Applies a change of one key's versions: record, part, root and witness become durable together or not at all.
-    fn change<T>(
-        &self,
-        key: &str,
-        apply: impl FnOnce(&mut Vec<Version>, &[u8; 32], &mut Table<&'static [u8], &'static [u8]>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn refuse_unknown(&self, key: &str, entry: &Entry) -> Result<(), StoreError> {
+        if entry.versions.is_empty() {
+            return Err(StoreError::NoKey { place: self.place.clone(), key: key.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn seal(&self, key: &str, number: u64, kind: Kind, value: &SecretValue, records: &mut Records) -> Result<String, StoreError> {
+        let record = self.keys.seal_value(key, number, kind, value.expose());
+        records.insert(index::record_key(&self.keys.hide(key), number).as_slice(), record.as_slice()).map_err(at(&self.place))?;
+        Ok(digest_of(&record))
+    }
+
+    fn value_of(&self, key: &str, entry: &Entry, number: u64, records: &Records) -> Result<SecretValue, StoreError> {
+        let version =
+            index::numbered(&entry.versions, number).ok_or_else(|| StoreError::NoVersion { key: key.to_owned(), version: number })?;
+        open_record(&self.place, &self.keys, records, (key, &self.keys.hide(key)), (number, entry.about.kind, &version.record))
+    }
+
+    /// Seals every version for another type.
+    fn retype(&self, key: &str, entry: &mut Entry, kind: Kind, records: &mut Records) -> Result<(), StoreError> {
+        if kind == entry.about.kind {
+            return Ok(());
+        }
+        for number in 1..=index::latest(&entry.versions) {
+            let value = self.value_of(key, entry, number, records)?;
+            let record = self.seal(key, number, kind, &value, records)?;
+            if let Some(version) = index::position(number).and_then(|at| entry.versions.get_mut(at)) {
+                version.record = record;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a change of one key: records, part, root and witness become durable together or not at all.
+    fn change<T>(&self, key: &str, apply: impl FnOnce(&mut Entry, &mut Records) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let (place, keys) = (self.place.as_str(), &self.keys);
         contained(place, || {
             let change = self.database.begin_write().map_err(at(place))?;
             let result = {
+                let mut meta = change.open_table(META).map_err(at(place))?;
                 let mut index = change.open_table(INDEX).map_err(at(place))?;
                 let mut witness = change.open_table(WITNESS).map_err(at(place))?;
                 let mut records = change.open_table(RECORDS).map_err(at(place))?;
+                refuse_other_key(place, &meta, keys)?;
                 let mut root = read_root(place, keys, &index, &witness)?;
-                let hidden = keys.hide(key);
-                let number = index::part_of(&hidden);
+                let number = index::part_of(&keys.hide(key));
                 let mut part = read_part(place, keys, &index, &root, number)?;
-                let result = apply(part.names.entry(key.to_owned()).or_default(), &hidden, &mut records)?;
+                let entry = part.names.entry(key.to_owned()).or_default();
+                let result = apply(entry, &mut records)?;
+                if entry.about != About::default() {
+                    meta.insert("format", FORMAT.to_be_bytes().as_slice()).map_err(at(place))?;
+                }
                 let sealed = keys.seal_index("names", number, &index::encode(&part));
                 root.parts.insert(number, digest_of(&sealed));
                 index.insert(number + 1, sealed.as_slice()).map_err(at(place))?;
@@ -273,13 +400,32 @@ impl Writer {
     }
 }
 
+pub(super) type Records<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
+
+/// A new value that nobody could read is a mistake: the old expiry or mark was forgotten. Who gives it again means it.
+fn refuse_unreadable(key: &str, about: &About, changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+    let key = key.to_owned();
+    match about.withheld(now) {
+        Some(Withheld::Expired(expires)) if changes.expires.is_none() => Err(StoreError::StillExpired { key, expires }),
+        Some(Withheld::Disabled) if changes.status.is_none() => Err(StoreError::StillWithheld { key, status: Status::Disabled }),
+        Some(Withheld::Revoked) if changes.status.is_none() => Err(StoreError::StillWithheld { key, status: Status::Revoked }),
+        _ => Ok(()),
+    }
+}
+
+/// Another process may have given the store a new master key, or restored it, since these keys were derived.
+pub(super) fn refuse_other_key(place: &str, meta: &impl ReadableTable<&'static str, &'static [u8]>, keys: &Keys) -> Result<(), StoreError> {
+    let check = meta.get("check").map_err(at(place))?.ok_or_else(|| StoreError::damaged(place, "head"))?;
+    if check.value() == keys.check() { Ok(()) } else { Err(StoreError::WrongKey { place: place.to_owned() }) }
+}
+
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_concurrency_mode(ConcurrencyMode::MultiWriter).set_cache_size(PAGE_CACHE);
     builder
 }
 
-fn share(place: &str, file: File) -> Result<Database, StoreError> {
+pub(super) fn share(place: &str, file: File) -> Result<Database, StoreError> {
     let backend = FileBackend::new(file).map_err(at(place))?;
     builder().set_check_integrity_on_open(true).create_with_backend(backend).map_err(at(place))
 }
@@ -303,7 +449,7 @@ fn mend(store: &Place) -> Result<(), StoreError> {
 
 /// Commits the same state once more, so that both of the container's commit slots lead to it. One flipped bit in its header then
 /// cannot bring an earlier state back, in which a key of the last change would be missing.
-fn settle(database: &Database, place: &str) -> Result<(), StoreError> {
+pub(super) fn settle(database: &Database, place: &str) -> Result<(), StoreError> {
     let again = database.begin_write().map_err(at(place))?;
     {
         let mut index = again.open_table(INDEX).map_err(at(place))?;
@@ -321,36 +467,42 @@ fn repeat(place: &str, table: &mut Table<u64, &'static [u8]>) -> Result<(), Stor
     Ok(())
 }
 
-fn lay_out(change: &WriteTransaction, place: &str, keys: &Keys, id: [u8; STORE_ID]) -> Result<(), StoreError> {
-    let mut meta = change.open_table(META).map_err(at(place))?;
-    meta.insert("format", FORMAT.to_be_bytes().as_slice()).map_err(at(place))?;
-    meta.insert("store", id.as_slice()).map_err(at(place))?;
-    meta.insert("check", keys.check()).map_err(at(place))?;
+pub(super) fn lay_out(change: &WriteTransaction, place: &str, keys: &Keys) -> Result<(), StoreError> {
+    write_head(change, place, keys, FIRST_FORMAT)?;
     change.open_table(RECORDS).map_err(at(place))?;
     let mut index = change.open_table(INDEX).map_err(at(place))?;
     let mut witness = change.open_table(WITNESS).map_err(at(place))?;
     write_root(place, keys, &mut index, &mut witness, &Root::default())
 }
 
+/// Writes what stands in the open.
+pub(super) fn write_head(change: &WriteTransaction, place: &str, keys: &Keys, format: u32) -> Result<(), StoreError> {
+    let mut meta = change.open_table(META).map_err(at(place))?;
+    meta.insert("format", format.to_be_bytes().as_slice()).map_err(at(place))?;
+    meta.insert("store", keys.store().as_slice()).map_err(at(place))?;
+    meta.insert("check", keys.check()).map_err(at(place))?;
+    Ok(())
+}
+
 /// Reads what stands in the open, format first, and derives the keys.
-fn unlock(place: &str, meta: &impl ReadableTable<&'static str, &'static [u8]>, master: &MasterKey) -> Result<Keys, StoreError> {
+fn unlock(place: &str, meta: &impl ReadableTable<&'static str, &'static [u8]>, master: &MasterKey) -> Result<(Keys, u32), StoreError> {
     let damaged = || StoreError::damaged(place, "head");
     let read = |name| -> Result<Vec<u8>, StoreError> {
         let bytes = meta.get(name).map_err(at(place))?;
         bytes.map(|bytes| bytes.value().to_vec()).ok_or_else(damaged)
     };
     let found = u32::from_be_bytes(read("format")?.try_into().map_err(|_| damaged())?);
-    if found != FORMAT {
+    if !(FIRST_FORMAT..=FORMAT).contains(&found) {
         return Err(StoreError::Format { place: place.to_owned(), found, known: FORMAT });
     }
     let keys = Keys::derive(master, read("store")?.try_into().map_err(|_| damaged())?);
     if read("check")? != keys.check() {
         return Err(StoreError::WrongKey { place: place.to_owned() });
     }
-    Ok(keys)
+    Ok((keys, found))
 }
 
-fn read_root(
+pub(super) fn read_root(
     place: &str,
     keys: &Keys,
     index: &impl ReadableTable<u64, &'static [u8]>,
@@ -366,7 +518,7 @@ fn read_root(
     index::decode(&keys.open_index("root", 0, root.value()).map_err(|_| damaged())?).ok_or_else(damaged)
 }
 
-fn write_root(
+pub(super) fn write_root(
     place: &str,
     keys: &Keys,
     index: &mut Table<u64, &'static [u8]>,
@@ -381,7 +533,7 @@ fn write_root(
 }
 
 /// A part of the index; empty where the root proves that it has no names.
-fn read_part(
+pub(super) fn read_part(
     place: &str,
     keys: &Keys,
     index: &impl ReadableTable<u64, &'static [u8]>,
@@ -390,21 +542,29 @@ fn read_part(
 ) -> Result<Part, StoreError> {
     let Some(digest) = root.parts.get(&number) else { return Ok(Part::default()) };
     let damaged = || StoreError::damaged(place, "index");
-    let sealed = index.get(number + 1).map_err(at(place))?.ok_or_else(damaged)?;
-    if digest_of(sealed.value()) != *digest {
-        return Err(damaged());
-    }
-    let plain = keys.open_index("names", number, sealed.value()).map_err(|_| damaged())?;
+    let sealed = sealed_part(place, index, number, digest)?;
+    let plain = keys.open_index("names", number, &sealed).map_err(|_| damaged())?;
     index::decode(&plain).ok_or_else(damaged)
 }
 
-fn at<E: Into<redb::Error>>(place: &str) -> impl Fn(E) -> StoreError {
+/// The bytes of a part, which must be those that the root leads to.
+pub(super) fn sealed_part(
+    place: &str,
+    index: &impl ReadableTable<u64, &'static [u8]>,
+    number: u64,
+    digest: &str,
+) -> Result<Vec<u8>, StoreError> {
+    let sealed = index.get(number + 1).map_err(at(place))?.map(|sealed| sealed.value().to_vec());
+    sealed.filter(|sealed| digest_of(sealed) == digest).ok_or_else(|| StoreError::damaged(place, "index"))
+}
+
+pub(super) fn at<E: Into<redb::Error>>(place: &str) -> impl Fn(E) -> StoreError {
     move |error| StoreError::container(place, &error.into())
 }
 
 /// Runs work on the container. It panics on some files that something else has changed: that is damage, not a bug of ours, and told as
 /// such, so the panic itself is kept out of the log and out of the count of panics.
-fn contained<T>(place: &str, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn contained<T>(place: &str, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     static HOOK: Once = Once::new();
     HOOK.call_once(hush_contained_panics);
     let outer = CONTAINED.replace(true);

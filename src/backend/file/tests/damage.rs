@@ -1,6 +1,6 @@
 //! Files that something else has changed: each reading says what it said before, or that it does not know. Never absence, never another value.
 
-use std::{fs, os::unix::fs::FileExt};
+use std::{fs, os::unix::fs::FileExt, path::Path};
 
 use redb::{Builder, ConcurrencyMode, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -126,12 +126,12 @@ const INDEX: TableDefinition<u64, &[u8]> = TableDefinition::new("index");
 const WITNESS: TableDefinition<u64, &[u8]> = TableDefinition::new("witness");
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-fn container(shop: &Shop) -> redb::Database {
-    Builder::new().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(shop.file()).unwrap()
+fn container(file: impl AsRef<Path>) -> redb::Database {
+    Builder::new().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(file).unwrap()
 }
 
 pub fn put<K: redb::Key + 'static>(shop: &Shop, table: TableDefinition<K, &[u8]>, key: K::SelfType<'_>, bytes: Option<&[u8]>) {
-    let database = container(shop);
+    let database = container(shop.file());
     let change = database.begin_write().unwrap();
     {
         let mut table = change.open_table(table).unwrap();
@@ -143,15 +143,31 @@ pub fn put<K: redb::Key + 'static>(shop: &Shop, table: TableDefinition<K, &[u8]>
     change.commit().unwrap();
 }
 
-fn records(shop: &Shop) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let database = container(shop);
+/// A row of the head, as it stands in the open.
+pub fn meta(shop: &Shop, name: &str) -> Option<Vec<u8>> {
+    let database = container(shop.file());
+    let state = database.begin_read().unwrap();
+    let table = state.open_table(TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
+    table.get(name).unwrap().map(|bytes| bytes.value().to_vec())
+}
+
+pub fn records(shop: &Shop) -> Vec<(Vec<u8>, Vec<u8>)> {
+    records_of(&shop.file())
+}
+
+pub fn slots_of(file: &Path) -> Vec<Vec<u8>> {
+    records_of(file).into_iter().map(|(slot, _)| slot).collect()
+}
+
+fn records_of(file: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let database = container(file);
     let state = database.begin_read().unwrap();
     let table = state.open_table(RECORDS).unwrap();
     table.iter().unwrap().map(|row| row.map(|(key, bytes)| (key.value().to_vec(), bytes.value().to_vec())).unwrap()).collect()
 }
 
 fn numbered_rows(shop: &Shop, table: TableDefinition<u64, &[u8]>) -> Vec<(u64, Vec<u8>)> {
-    let database = container(shop);
+    let database = container(shop.file());
     let state = database.begin_read().unwrap();
     let table = state.open_table(table).unwrap();
     table.iter().unwrap().map(|row| row.map(|(key, bytes)| (key.value(), bytes.value().to_vec())).unwrap()).collect()

@@ -2,6 +2,7 @@
 
 mod damage;
 mod history;
+mod metadata;
 mod provider;
 
 use std::{
@@ -122,10 +123,10 @@ fn another_master_key_is_named_and_says_nothing_about_keys() {
 #[test]
 fn a_store_of_another_format_is_named_with_both_numbers() {
     let shop = eventful();
-    damage::put(&shop, TableDefinition::<&str, &[u8]>::new("meta"), "format", Some(&2u32.to_be_bytes()));
+    damage::put(&shop, TableDefinition::<&str, &[u8]>::new("meta"), "format", Some(&3u32.to_be_bytes()));
     for refused in [shop.reader().err(), Writer::open(&Place::path(&shop.file()), &Place::path(&shop.key())).err()] {
         let told = refused.unwrap().to_string();
-        assert!(told.contains("store.kfs") && told.contains("format 2") && told.contains("format 1"), "{told}");
+        assert!(told.contains("store.kfs") && told.contains("format 3") && told.contains("format 2"), "{told}");
     }
 }
 

@@ -6,7 +6,10 @@ use futures::StreamExt;
 
 use super::{Shop, eventful};
 use crate::{
-    backend::{Backend, Settings, file},
+    backend::{
+        Backend, Settings,
+        file::{self, Changes, Status},
+    },
     crd::v1alpha1::FileProvider,
     fault::{Class, Fault, Reason},
     item::Reading,
@@ -81,19 +84,46 @@ async fn each_reference_of_a_batch_gets_its_own_reading() {
 }
 
 #[tokio::test]
-async fn a_list_has_what_is_below_a_path_and_not_what_is_deleted() {
+async fn a_list_has_what_is_below_a_path_and_also_what_is_withheld() {
     let shop = eventful();
+    shop.writer().edit("app/newest", &Changes { status: Some(Status::Disabled), ..Changes::default() }).unwrap();
     shop.set("db", "x");
     shop.set("db/user/name", "x");
     shop.set("dbs", "x");
     let backend = backend(&shop);
     for (path, expected) in [
-        (None, &["app/newest", "db", "db/password", "db/user/name", "dbs"][..]),
+        (None, &["app/newest", "db", "db/password", "db/user/name", "dbs", "gone"][..]),
         (Some("db"), &["db/password", "db/user/name"]),
         (Some("gone"), &[]),
     ] {
         let names = backend.lister().unwrap().list(path).await.unwrap();
         assert_eq!(names.iter().map(RemoteKey::as_str).collect::<Vec<_>>(), expected, "{path:?}");
+    }
+    for (key, expected) in [("gone", "absent Deleted"), ("app/newest", "absent Disabled")] {
+        assert_eq!(word(&read(&backend, key, None).await), expected, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_search_by_tags_finds_what_has_all_of_them() {
+    let shop = eventful();
+    let tag = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+    let writer = shop.writer();
+    let both = Changes { owner: Some("me".into()), tags: [tag("tier", "1"), tag("zone", "a")].into(), ..Changes::default() };
+    writer.edit("db/password", &both).unwrap();
+    writer.edit("gone", &Changes { tags: [tag("tier", "1")].into(), ..Changes::default() }).unwrap();
+    drop(writer);
+    let backend = backend(&shop);
+    for (tags, path, expected) in [
+        (&[("tier", "1")][..], None, &["db/password", "gone"][..]),
+        (&[("tier", "1"), ("zone", "a"), ("owner", "me")], None, &["db/password"]),
+        (&[("tier", "1")], Some("db"), &["db/password"]),
+        (&[("tier", "2")], None, &[]),
+        (&[("type", "opaque")], Some("app"), &["app/newest"]),
+    ] {
+        let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let names = backend.lister().unwrap().list_tagged(path, &tags).await.unwrap();
+        assert_eq!(names.iter().map(RemoteKey::as_str).collect::<Vec<_>>(), expected, "{tags:?}");
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Values come from standard input or a file, never from arguments, where every process of the machine could read them.
 
+mod about;
+
 use std::{
     fs::File,
     io::{self, IsTerminal, Read, Write},
@@ -10,8 +12,10 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use self::about::{AboutArgs, Filter, Shown};
 use crate::{
     backend::file::{self, MAX_VALUE, MasterKey, Name, Place, Reader, StoreError, Writer},
     name::{ProviderKind, RemoteKey},
@@ -44,6 +48,21 @@ enum StoreCommand {
         /// Write only if this is the latest version; 0 means that the key must not exist.
         #[arg(long, value_name = "VERSION")]
         cas: Option<u64>,
+        #[command(flatten)]
+        about: Box<AboutArgs>,
+    },
+    /// Change what is known about a key; its values stay what they are. A new type seals every version anew.
+    Edit {
+        key: String,
+        #[command(flatten)]
+        about: Box<AboutArgs>,
+    },
+    /// Show what is known about a key, and no value.
+    Describe {
+        key: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Print a value to standard output, byte for byte.
     Get {
@@ -57,9 +76,11 @@ enum StoreCommand {
         /// List deleted keys too.
         #[arg(long)]
         all: bool,
-        /// Print JSON: key, latest version, whether it is deleted.
+        /// Print JSON: key, latest version, whether it is deleted, and what is known about it.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        filter: Box<Filter>,
     },
     /// List the versions of a key.
     Versions { key: String },
@@ -87,9 +108,11 @@ pub fn run(args: StoreArgs) -> Result<()> {
     let files = Files::of(args.file, args.master_key)?;
     match args.command {
         StoreCommand::Init => init(&files),
-        StoreCommand::Set { key, from_file, cas } => set(&files, &key, from_file.as_deref(), cas),
+        StoreCommand::Set { key, from_file, cas, about } => set(&files, &key, from_file.as_deref(), cas, &about),
+        StoreCommand::Edit { key, about } => edit(&files, &key, &about),
+        StoreCommand::Describe { key, json } => describe(&files, &key, json),
         StoreCommand::Get { key, version } => get(&files, &key, version),
-        StoreCommand::List { all, json } => list(&files, all, json),
+        StoreCommand::List { all, json, filter } => list(&files, all, json, &filter),
         StoreCommand::Versions { key } => versions(&files, &key),
         StoreCommand::Delete { key, version } => mark(&files, &key, version, true),
         StoreCommand::Undelete { key, version } => mark(&files, &key, version, false),
@@ -120,28 +143,52 @@ impl Files {
 }
 
 fn init(files: &Files) -> Result<()> {
-    let made_key = match MasterKey::create(&files.master) {
-        Ok(()) => true,
-        Err(StoreError::Exists { .. }) => false,
-        Err(error) => return Err(error.into()),
-    };
-    if made_key {
-        say(&format!("made the master key {}: keep a copy in a safe place, nothing opens the store without it", files.master.display()))?;
-    }
-    file::create(&files.store, &MasterKey::read(&Place::path(&files.master))?)?;
+    let master = made_key(&files.master)?;
+    file::create(&files.store, &MasterKey::read(&master)?)?;
     say(&format!("made the store {}", files.store.display()))
 }
 
-fn set(files: &Files, key: &str, from_file: Option<&Path>, cas: Option<u64>) -> Result<()> {
+/// Makes the key's file if there is none.
+fn made_key(path: &Path) -> Result<Place> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(Place::path(path));
+    }
+    match MasterKey::create(path) {
+        Ok(()) => say(&format!("made the master key {}: keep a copy in a safe place, nothing opens the store without it", path.display()))?,
+        Err(StoreError::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Place::path(path))
+}
+
+fn set(files: &Files, key: &str, from_file: Option<&Path>, cas: Option<u64>, about: &AboutArgs) -> Result<()> {
     let key = parse_key(key)?;
+    let now = Timestamp::now();
+    let changes = about.changes(now)?;
     // Opened before the value is asked for, so that nobody types a secret into a store that does not open.
     let writer = files.writer()?;
     let value = match from_file {
         Some(path) => read_value(File::open(path).with_context(|| format!("{} cannot be opened", path.display()))?)?,
         None => read_value(standard_input())?,
     };
-    let version = writer.set(key.as_str(), &value, cas)?;
+    let version = writer.set_described(key.as_str(), &value, cas, &changes, now)?;
     say(&format!("{key} version {version}"))
+}
+
+fn edit(files: &Files, key: &str, about: &AboutArgs) -> Result<()> {
+    let key = parse_key(key)?;
+    let changes = about.changes(Timestamp::now())?;
+    if changes == file::Changes::default() {
+        return Err(anyhow!("nothing to change: name what shall be different, as in `--status disabled`"));
+    }
+    files.writer()?.edit(key.as_str(), &changes)?;
+    say(&format!("{key} changed"))
+}
+
+fn describe(files: &Files, key: &str, json: bool) -> Result<()> {
+    let (name, versions) = files.reader()?.describe(parse_key(key)?.as_str())?;
+    let shown = Shown::described(name, &versions, Timestamp::now());
+    if json { say(&serde_json::to_string_pretty(&shown)?) } else { shown.lines().iter().try_for_each(|line| say(line)) }
 }
 
 fn get(files: &Files, key: &str, version: Option<u64>) -> Result<()> {
@@ -151,11 +198,13 @@ fn get(files: &Files, key: &str, version: Option<u64>) -> Result<()> {
     output.write_all(value.expose()).and_then(|()| output.flush()).context("the value could not be written to standard output")
 }
 
-fn list(files: &Files, all: bool, json: bool) -> Result<()> {
+fn list(files: &Files, all: bool, json: bool, filter: &Filter) -> Result<()> {
+    let now = Timestamp::now();
     let mut names = files.reader()?.names()?;
-    names.retain(|name| all || !name.deleted);
+    names.retain(|name| (all || !name.deleted) && filter.takes(name, now));
     if json {
-        return say(&serde_json::to_string_pretty(&names)?);
+        let shown: Vec<Shown> = names.into_iter().map(|name| Shown::listed(name, now)).collect();
+        return say(&serde_json::to_string_pretty(&shown)?);
     }
     names.iter().try_for_each(|Name { key, deleted, .. }| say(&marked(key, *deleted)))
 }
