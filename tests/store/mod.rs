@@ -1,5 +1,6 @@
 //! `keyferry store` as a user runs it: the binary, its output, its exit codes and the files that it leaves.
 
+mod admin;
 mod crash;
 mod metadata;
 mod power;

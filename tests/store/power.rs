@@ -5,9 +5,11 @@
 
 use std::fs;
 
+use keyferry::backend::file::MasterKey;
+
 use super::{
     Files, assert_done,
-    crash::{assert_takes_a_write, content, filled},
+    crash::{assert_takes_a_write, content, content_of, filled, open},
 };
 
 /// A traced call that changes the file or says something about it.
@@ -79,13 +81,35 @@ fn a_change_survives_a_loss_of_power_at_every_sync() {
     let files = filled();
     let value = files.folder.path().join("value");
     fs::write(&value, vec![b'n'; 20_000]).unwrap();
+    let (run, calls) = traced(&files, &["set", "certificate", "--from-file", value.to_str().unwrap()]);
+    let (before, after) = (content(&files), content(&run));
+    lose_power_at_every_sync(&files, &run, calls, |copy, acknowledged, what| assert_change(copy, acknowledged, (&before, &after), what));
+}
+
+#[test]
+fn a_rekey_survives_a_loss_of_power_at_every_sync_under_exactly_one_key() {
+    let files = filled();
+    let new = files.folder.path().join("new.key");
+    MasterKey::create(&new).unwrap();
+    let (run, calls) = traced(&files, &["rekey", "--new-master-key", new.to_str().unwrap()]);
+    let before = content(&files);
+    lose_power_at_every_sync(&files, &run, calls, |copy, acknowledged, what| {
+        let [old, new] = [copy.key(), new.clone()].map(|key| open(&copy.store(), &key).ok().map(content_of));
+        assert!(old.is_some() != new.is_some() && (!acknowledged || new.is_some()), "{what}: old {}, new {}", old.is_some(), new.is_some());
+        assert!(old.or(new).is_some_and(|content| content == before), "{what}: the content changed");
+    });
+}
+
+/// The files after an undisturbed run, and its calls.
+fn traced(files: &Files, args: &[&str]) -> (Files, Vec<Call>) {
     let run = files.copy();
     let options = ["-xx", "-s", "1000000"].map(str::to_owned);
-    assert_done(&run.traced(&["set", "certificate", "--from-file", value.to_str().unwrap()], &options));
+    assert_done(&run.traced(args, &options));
     let trace = fs::read_to_string(run.folder.path().join("trace")).unwrap();
-    let calls: Vec<Call> = trace.lines().filter_map(Call::parse).collect();
-    let (before, after) = (content(&files), content(&run));
+    (run, trace.lines().filter_map(Call::parse).collect())
+}
 
+fn lose_power_at_every_sync(files: &Files, run: &Files, calls: Vec<Call>, check: impl Fn(&Files, bool, &str)) {
     let mut durable = fs::read(files.store()).unwrap();
     let (mut pending, mut acknowledged, mut images) = (Vec::new(), false, 0);
     for call in calls {
@@ -99,7 +123,7 @@ fn a_change_survives_a_loss_of_power_at_every_sync() {
                     let what = format!("power lost, acknowledged {acknowledged}, {loss:?}");
                     let copy = files.copy();
                     fs::write(copy.store(), image).unwrap();
-                    assert_change(&copy, acknowledged, (&before, &after), &what);
+                    check(&copy, acknowledged, &what);
                     images += 1;
                 }
                 pending.drain(..).for_each(|call| call.apply(&mut durable, Fate::Kept));

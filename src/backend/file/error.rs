@@ -61,6 +61,8 @@ pub enum StoreError {
     WrongForm { kind: Kind },
     #[error("{0}: nothing was written")]
     Unfit(#[from] Unfit),
+    #[error("{place} holds keys already: nothing was restored; choose another path, or add --replace to lose what it holds")]
+    NotEmpty { place: String },
     #[error("the value is longer than {limit} bytes: nothing was written")]
     TooLong { limit: usize },
 }
@@ -115,6 +117,7 @@ impl From<StoreError> for Fault {
             | StoreError::StillWithheld { .. }
             | StoreError::WrongForm { .. }
             | StoreError::Unfit(_)
+            | StoreError::NotEmpty { .. }
             | StoreError::TooLong { .. } => Self::new(Class::Bug, Reason::InvalidData, detail),
         }
     }

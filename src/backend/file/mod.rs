@@ -1,10 +1,11 @@
 //! Provider `file`: the encrypted store on disk, the embedded default. `docs/backends/file.md` is its manual.
 //!
 //! `place` opens files, `seal` encrypts, `index` says what exists, `kind` and `about` what it is, `store` reads and writes one store,
-//! `watch` notices changes.
+//! `admin` works on whole stores, `watch` notices changes.
 //! Here is the read power for objects; the write power is used by `keyferry store`.
 
 mod about;
+mod admin;
 mod error;
 mod index;
 mod kind;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 
 pub use self::{
     about::{About, Changes, New, Status, Withheld},
+    admin::{Restored, backup, rekey, restore},
     error::StoreError,
     index::{Name, Version},
     kind::Kind,

@@ -125,6 +125,14 @@ impl Keys {
         open(&aead_key(&data_key), &self.bound_as("value", name, version, kind), sealed)
     }
 
+    /// The same record with its data key sealed under the keys of another master key of the same store.
+    pub fn rewrap(&self, new: &Self, name: &str, version: u64, kind: Kind, record: &[u8]) -> Result<Vec<u8>, Refused> {
+        let (data_key, sealed) = self.unwrap_data_key(name, version, kind, record)?;
+        let mut rewrapped = seal(&new.wrap, &new.bound_as("data key", name, version, kind), data_key.as_slice());
+        rewrapped.extend(sealed);
+        Ok(rewrapped)
+    }
+
     fn unwrap_data_key<'a>(
         &self,
         name: &str,
@@ -243,6 +251,15 @@ mod tests {
             assert_eq!(keys.open_value("k", 1, Kind::Opaque, &flipped).err(), Some(Refused), "byte {at}");
             assert_eq!(keys.open_value("k", 1, Kind::Opaque, &record[..at]).err(), Some(Refused), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_rewrapped_record_opens_under_the_new_key_alone() {
+        let (old, new) = (keys(1, 1), keys(2, 1));
+        let record = old.rewrap(&new, "k", 1, Kind::Jwt, &old.seal_value("k", 1, Kind::Jwt, b"v")).unwrap();
+        assert_eq!(new.open_value("k", 1, Kind::Jwt, &record).unwrap().as_slice(), b"v");
+        assert_eq!(old.open_value("k", 1, Kind::Jwt, &record).err(), Some(Refused));
+        assert_eq!(old.rewrap(&new, "k", 1, Kind::Jwt, &record).err(), Some(Refused));
     }
 
     #[test]

@@ -98,6 +98,27 @@ enum StoreCommand {
         #[arg(long, value_name = "VERSION")]
         version: Option<u64>,
     },
+    /// Give the store another master key, in one change; a run that was killed is simply run again.
+    Rekey {
+        /// The file of the new master key; it is made if there is none.
+        #[arg(long, value_name = "PATH")]
+        new_master_key: PathBuf,
+    },
+    /// Write a new file with everything that the store holds at this moment, under the same master key. Never replaces a file.
+    Backup {
+        /// The new file.
+        #[arg(value_name = "PATH")]
+        to: PathBuf,
+    },
+    /// Bring back everything that a backup holds.
+    Restore {
+        /// The backup.
+        #[arg(value_name = "PATH")]
+        from: PathBuf,
+        /// Lose what the store holds, if it holds anything.
+        #[arg(long)]
+        replace: bool,
+    },
 }
 
 /// Runs one `keyferry store` command.
@@ -116,6 +137,9 @@ pub fn run(args: StoreArgs) -> Result<()> {
         StoreCommand::Versions { key } => versions(&files, &key),
         StoreCommand::Delete { key, version } => mark(&files, &key, version, true),
         StoreCommand::Undelete { key, version } => mark(&files, &key, version, false),
+        StoreCommand::Rekey { new_master_key } => rekey(&files, &new_master_key),
+        StoreCommand::Backup { to } => backup(&files, &to),
+        StoreCommand::Restore { from, replace } => restore(&files, &from, replace),
     }
 }
 
@@ -189,6 +213,31 @@ fn describe(files: &Files, key: &str, json: bool) -> Result<()> {
     let (name, versions) = files.reader()?.describe(parse_key(key)?.as_str())?;
     let shown = Shown::described(name, &versions, Timestamp::now());
     if json { say(&serde_json::to_string_pretty(&shown)?) } else { shown.lines().iter().try_for_each(|line| say(line)) }
+}
+
+fn rekey(files: &Files, new: &Path) -> Result<()> {
+    if !files.store.exists() {
+        return Err(StoreError::Missing { place: files.store.display().to_string() }.into());
+    }
+    let fresh = made_key(new)?;
+    let (store, shown) = (Place::path(&files.store), files.store.display());
+    match file::rekey(&store, &Place::path(&files.master), &fresh)? {
+        Some(versions) => {
+            say(&format!("{shown}: {versions} versions are under {} now; {} opens it no more", new.display(), files.master.display()))
+        }
+        None => say(&format!("{shown} is under {} already", new.display())),
+    }
+}
+
+fn backup(files: &Files, to: &Path) -> Result<()> {
+    let versions = file::backup(&Place::path(&files.store), &Place::path(&files.master), to)?;
+    say(&format!("{}: {versions} versions, each opened", to.display()))
+}
+
+fn restore(files: &Files, from: &Path, replace: bool) -> Result<()> {
+    let restored = file::restore(&Place::path(from), &files.store, &Place::path(&files.master), replace)?;
+    let what = if restored.replaced { "; what it held is replaced" } else { "" };
+    say(&format!("{}: {} versions{what}", files.store.display(), restored.versions))
 }
 
 fn get(files: &Files, key: &str, version: Option<u64>) -> Result<()> {

@@ -5,7 +5,7 @@ use redb::TableDefinition;
 
 use super::{Shop, damage, eventful, text};
 use crate::{
-    backend::file::{About, Changes, Kind, New, Status, StoreError},
+    backend::file::{About, Changes, Kind, New, Place, Reader, Status, StoreError, backup, rekey, restore},
     secret::SecretValue,
 };
 
@@ -135,4 +135,67 @@ fn metadata_stands_nowhere_in_the_clear_and_a_store_with_it_has_the_second_forma
     shop.writer().edit("db/password", &status(Status::Disabled)).unwrap();
     damage::put(&shop, TableDefinition::<&str, &[u8]>::new("meta"), "format", first.as_deref());
     assert!(matches!(shop.get("db/password", None), Err(StoreError::Disabled { .. })));
+}
+
+#[test]
+fn a_rekey_a_backup_and_a_restore_keep_values_metadata_and_marks() {
+    let shop = eventful();
+    put(&shop, "db/password", "three", &Changes { owner: Some("team-a".into()), kind: Some(Kind::DatabasePassword), ..Changes::default() })
+        .unwrap();
+    let everything = |file: &std::path::Path, key: &std::path::Path| {
+        let mut reader = Reader::open(&Place::path(file), &Place::path(key)).unwrap();
+        let names = reader.names().unwrap();
+        let values: Vec<_> = names
+            .iter()
+            .map(|name| (1..=name.version).map(|at| super::word(reader.get(&name.key, Some(at)))).collect::<Vec<_>>())
+            .collect();
+        (names, values)
+    };
+    let before = everything(&shop.file(), &shop.key());
+    let (store, old, other) = (Place::path(&shop.file()), Place::path(&shop.key()), Shop::new());
+    let new = Place::path(&other.key());
+    let copy = shop.folder.path().join("backup.kfs");
+    assert_eq!(backup(&store, &old, &copy).unwrap(), 5);
+    assert!(matches!(backup(&store, &old, &copy), Err(StoreError::Exists { .. })));
+
+    let held = shop.writer();
+    assert_eq!(rekey(&store, &old, &new).unwrap(), Some(5));
+    assert_eq!(rekey(&store, &old, &new).unwrap(), None);
+    assert!(matches!(shop.reader().err(), Some(StoreError::WrongKey { .. })));
+    assert!(
+        matches!(held.set("db/password", &SecretValue::from("lost".to_owned()), None), Err(StoreError::WrongKey { .. })),
+        "a writer from before"
+    );
+    drop(held);
+    assert_eq!(everything(&shop.file(), &other.key()), before);
+    assert!(damage::records(&shop).iter().all(|(slot, _)| !damage::slots_of(&copy).contains(slot)), "names are hidden by another key");
+
+    assert!(matches!(restore(&Place::path(&copy), &shop.file(), &new, true), Err(StoreError::WrongKey { .. })));
+    assert!(matches!(restore(&Place::path(&copy), &other.file(), &old, true), Err(StoreError::WrongKey { .. })));
+    let elsewhere = shop.folder.path().join("restored.kfs");
+    assert_eq!(restore(&Place::path(&copy), &elsewhere, &old, false).unwrap().versions, 5);
+    assert_eq!(everything(&elsewhere, &shop.key()), before);
+    let writer = super::Writer::open(&Place::path(&elsewhere), &old).unwrap();
+    writer.set("since", &SecretValue::from("then".to_owned()), None).unwrap();
+    assert!(matches!(restore(&Place::path(&copy), &elsewhere, &old, false), Err(StoreError::NotEmpty { .. })));
+    assert!(restore(&Place::path(&copy), &elsewhere, &old, true).unwrap().replaced);
+    assert_eq!(everything(&elsewhere, &shop.key()), before);
+}
+
+#[test]
+fn a_damaged_backup_touches_nothing() {
+    let (shop, target) = (eventful(), Shop::new());
+    std::fs::copy(shop.key(), target.key()).unwrap();
+    std::fs::remove_file(target.file()).unwrap();
+    super::create(&target.file(), &super::MasterKey::read(&Place::path(&target.key())).unwrap()).unwrap();
+    let copy = shop.folder.path().join("backup.kfs");
+    backup(&Place::path(&shop.file()), &Place::path(&shop.key()), &copy).unwrap();
+    let (mut bytes, before) = (std::fs::read(&copy).unwrap(), std::fs::read(target.file()).unwrap());
+    let record = records(&shop).into_iter().next().unwrap();
+    let at = bytes.windows(record.len()).position(|window| window == record).unwrap();
+    bytes[at + record.len() - 1] ^= 1;
+    std::fs::write(&copy, bytes).unwrap();
+    let refused = restore(&Place::path(&copy), &target.file(), &Place::path(&target.key()), true).unwrap_err();
+    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    assert_eq!(std::fs::read(target.file()).unwrap(), before);
 }

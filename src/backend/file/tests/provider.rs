@@ -127,6 +127,24 @@ async fn a_search_by_tags_finds_what_has_all_of_them() {
     }
 }
 
+#[tokio::test]
+async fn a_store_with_a_new_master_key_is_not_ready_until_the_operator_has_it() {
+    let (shop, other) = (eventful(), Shop::new());
+    let backend = backend(&shop);
+    let mut hints = backend.changes().unwrap();
+    let mut hinted = async || tokio::time::timeout(PATIENCE, hints.next()).await.unwrap().unwrap();
+    let place = file::Place::path;
+    file::rekey(&place(&shop.file()), &place(&shop.key()), &place(&other.key())).unwrap();
+    hinted().await;
+    let Reading::Unknown(fault) = read(&backend, "db/password", None).await else { panic!("a value under another key") };
+    assert_eq!(fault.reason, Reason::StoreNotReady);
+    assert!(!fault.detail.contains(&*shop.folder.path().to_string_lossy()), "{fault}");
+    fs::copy(other.key(), shop.folder.path().join("new.key")).unwrap();
+    fs::rename(shop.folder.path().join("new.key"), shop.key()).unwrap();
+    hinted().await;
+    assert_eq!(word(&read(&backend, "db/password", None).await), "two at 2");
+}
+
 type Spoil = fn(&Shop);
 
 #[tokio::test]
