@@ -20,6 +20,20 @@ pub(super) enum Flaw {
     Duplicate,
     #[error("it is nested too deep")]
     TooDeep,
+    #[error("it is no text in UTF-8")]
+    NotText,
+    #[error("it is no valid YAML with scalars as keys")]
+    NotYaml,
+    #[error("it uses a merge key (<<): write the members out")]
+    Merge,
+    #[error("it holds several documents: keep one")]
+    Several,
+    #[error("it is no valid TOML")]
+    NotToml,
+    #[error("it is no valid .env file")]
+    NotDotenv,
+    #[error("it becomes longer than 8 MiB")]
+    TooLarge,
 }
 
 /// What a node is, told by its first character: the text was already checked.

@@ -6,6 +6,7 @@
 mod json;
 mod jsonpath;
 mod key;
+mod notation;
 mod property;
 #[cfg(test)]
 mod tests;
@@ -117,7 +118,8 @@ fn single(value: &SecretValue, reference: &RemoteValue) -> Result<SecretValue, F
 /// `None` is JSON null.
 fn part_of(value: &SecretValue, reference: &RemoteValue, property: &str) -> Result<Option<SecretValue>, Fault> {
     let unusable = |miss: Miss| unusable(reference, property, miss);
-    let document = json::parse(value).map_err(|flaw| unusable(flaw.into()))?;
+    let value = notation::as_json(value, &reference.key).map_err(|flaw| unusable(flaw.into()))?;
+    let document = json::parse(&value).map_err(|flaw| unusable(flaw.into()))?;
     let selected = property::select(document, property).map_err(unusable)?;
     selected.deliver().map_err(|flaw| unusable(flaw.into()))
 }
@@ -154,6 +156,9 @@ fn spread(value: &SecretValue, reference: &RemoteValue) -> Result<Part, Fault> {
         return Err(empty("is empty"));
     }
     let flawed = |flaw: json::Flaw| invalid(&format!("{flaw}: correct the value"));
+    // What a property selected is JSON already.
+    let notated = if reference.property.is_none() { &reference.key } else { "" };
+    let selected = notation::as_json(&selected, notated).map_err(flawed)?;
     let document = json::parse(&selected).map_err(flawed)?;
     match json::shape(document) {
         Shape::Object => {}
