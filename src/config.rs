@@ -229,11 +229,15 @@ struct Layer {
     #[arg(long, value_name = "DIR")]
     file_root: Option<PathBuf>,
 
+    /// Folder below which provider `file` may read trees of plain files; without it they are refused
+    #[arg(long, value_name = "DIR")]
+    file_tree_root: Option<PathBuf>,
+
     /// File with the master key of provider `file`: 32 bytes in base64
     #[arg(long, value_name = "FILE")]
     file_master_key: Option<PathBuf>,
 
-    /// Whether a namespaced SecretStore may use the folder of its namespace below the file root
+    /// Whether a namespaced SecretStore may use the folder of its namespace below the file root and the root of trees
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     file_namespaced: Option<bool>,
 
@@ -323,6 +327,7 @@ impl Layer {
             lease_name: self.lease_name.or(lower.lease_name),
             identity: self.identity.or(lower.identity),
             file_root: self.file_root.or(lower.file_root),
+            file_tree_root: self.file_tree_root.or(lower.file_tree_root),
             file_master_key: self.file_master_key.or(lower.file_master_key),
             file_namespaced: self.file_namespaced.or(lower.file_namespaced),
             env_prefix: self.env_prefix.or(lower.env_prefix),
@@ -402,6 +407,7 @@ impl Layer {
             timings,
             backends: backend::Settings {
                 file_root: self.file_root,
+                file_tree_root: self.file_tree_root,
                 file_master_key: self.file_master_key,
                 file_namespaced: self.file_namespaced.unwrap_or_default(),
                 environment: others

@@ -72,6 +72,8 @@ pub trait List: Send + Sync {
 pub struct Settings {
     /// Root folder of provider `file`; none means that the provider is refused.
     pub file_root: Option<PathBuf>,
+    /// Root folder of the trees of plain files; none means that they are refused.
+    pub file_tree_root: Option<PathBuf>,
     /// File that holds the master key of provider `file` (32 bytes, base64).
     pub file_master_key: Option<PathBuf>,
     /// Whether a namespaced store may use `<root>/<namespace>/`.

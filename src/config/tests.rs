@@ -80,6 +80,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("lease-name", "other", "other"),
     ("identity", "pod-1", "pod-1"),
     ("file-root", "/stores", "/stores"),
+    ("file-tree-root", "/trees", "/trees"),
     ("file-master-key", "/key", "/key"),
     ("file-namespaced", "true", "true"),
     ("env-prefix", "APP_", "APP_"),

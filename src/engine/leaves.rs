@@ -292,6 +292,8 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     add("fake.data[].value", json!({"fake": fake}), json!("{\"a\": 1}"), json!("{\"a\": 2}"));
     add("fake.data[].version", json!({"fake": fake}), json!("7"), Value::Null);
     add("file.path", json!({"file": file}), json!("one"), json!("two"));
+    add("file.format=Sealed", json!({"file": file}), json!("Sealed"), json!("Tree"));
+    add("file.format=Tree", json!({"file": file}), json!("Tree"), Value::Null);
     if is_cluster {
         add("env.prefix", json!({"env": env}), json!("APP_"), json!("CFG_"));
         add("env.style=Flat", json!({"env": env}), json!("Flat"), json!("Nested"));
@@ -562,6 +564,7 @@ impl Stage {
         Settings {
             file_root: Some(self.root.path().to_owned()),
             file_master_key: Some(self.root.path().join("master")),
+            file_tree_root: Some(self.root.path().to_owned()),
             file_namespaced: true,
             environment,
             call_timeout: Duration::from_secs(20),

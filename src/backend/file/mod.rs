@@ -2,7 +2,7 @@
 //!
 //! `place` opens files, `seal` encrypts, `index` says what exists, `kind` and `about` what it is, `store` reads and writes one store,
 //! `admin` works on whole stores, `watch` notices changes.
-//! Here is the read power for objects; the write power is used by `keyferry store`.
+//! `tree` is the other format: plain files. Here is the read power for objects; the write power is used by `keyferry store`.
 
 mod about;
 mod admin;
@@ -15,6 +15,7 @@ mod seal;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod watch;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
@@ -35,7 +36,7 @@ pub use self::{
 };
 use crate::{
     backend::{Backend, List, Settings},
-    crd::v1alpha1::FileProvider,
+    crd::v1alpha1::{FileFormat, FileProvider},
     fault::{Class, Fault, Reason},
     item::{Fetched, Hint, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
@@ -49,15 +50,25 @@ const BATCH: usize = 256;
 /// # Errors
 /// `NotAllowed` where the operator's settings refuse, `InvalidSpec` for a path that leaves its folder.
 pub fn open(store: &StoreName, spec: &FileProvider, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
-    let (Some(root), Some(master)) = (&settings.file_root, &settings.file_master_key) else {
-        return Err(Fault::not_allowed("provider file is not enabled on this operator: set --file-root and --file-master-key"));
-    };
+    let format = spec.format.unwrap_or_default();
     let namespace = match store {
         StoreName::Cluster { .. } => None,
         StoreName::Namespaced { .. } if !settings.file_namespaced => {
             return Err(Fault::not_allowed("provider file is for a ClusterSecretStore: this operator does not allow it in a SecretStore"));
         }
         StoreName::Namespaced { namespace, .. } => Some(namespace.as_str()),
+    };
+    if format == FileFormat::Tree {
+        let Some(root) = &settings.file_tree_root else {
+            return Err(Fault::not_allowed("provider file with format Tree is not enabled on this operator: set --file-tree-root"));
+        };
+        if spec.path != "." {
+            refuse_climbing(&spec.path)?;
+        }
+        return Ok(tree::open(root, namespace, &spec.path, settings.call_timeout));
+    }
+    let (Some(root), Some(master)) = (&settings.file_root, &settings.file_master_key) else {
+        return Err(Fault::not_allowed("provider file is not enabled on this operator: set --file-root and --file-master-key"));
     };
     refuse_climbing(&spec.path)?;
     Ok(Arc::new(FileStore {

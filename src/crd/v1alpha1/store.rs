@@ -145,7 +145,7 @@ pub struct ProviderBlock {
     /// HashiCorp Vault or OpenBao.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<VaultProvider>,
-    /// The encrypted file store below the operator's root folder.
+    /// Files on the operator's disk: the encrypted store, or a tree of plain files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileProvider>,
     /// Environment variables of the operator; only in a ClusterSecretStore.
@@ -239,13 +239,25 @@ pub enum CaProviderType {
     ConfigMap,
 }
 
-/// An encrypted file store.
+/// Files on the operator's disk.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FileProvider {
-    /// The store's file, relative to the operator's root folder (`<root>/<namespace>/` for a SecretStore, where the operator allows it).
+    /// `Sealed`: the store's file, relative to the operator's `fileRoot`. `Tree`: a folder, relative to its `fileTreeRoot`; `.` is the root
+    /// itself. For a SecretStore below `<root>/<namespace>/`, where the operator allows it.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^/].*$"))]
     pub path: String,
+    /// What stands there: `Sealed` (the default) is the encrypted store, `Tree` plain files, whose keys are their paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<FileFormat>,
+}
+
+/// What a file provider reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum FileFormat {
+    #[default]
+    Sealed,
+    Tree,
 }
 
 /// Environment variables of the operator.

@@ -4,6 +4,7 @@ mod damage;
 mod history;
 mod metadata;
 mod provider;
+mod tree;
 
 use std::{
     fs,

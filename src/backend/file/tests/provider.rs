@@ -38,7 +38,7 @@ fn namespaced(namespace: &str) -> StoreName {
 }
 
 fn open(store: &StoreName, path: &str, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
-    file::open(store, &FileProvider { path: path.to_owned() }, settings)
+    file::open(store, &FileProvider { path: path.to_owned(), format: None }, settings)
 }
 
 fn backend(shop: &Shop) -> Arc<dyn Backend> {
