@@ -7,6 +7,7 @@ mod memory;
 mod rows;
 mod sealed_file;
 mod subject;
+mod tree;
 mod vault;
 mod wire;
 
@@ -16,7 +17,7 @@ use crate::backends::openbao::OpenBao;
 use rows::{ON_THE_WIRE, ROWS, Row};
 use subject::Subject;
 
-const BACKENDS: &[&str] = &["vault", "file", "env", "fake"];
+const BACKENDS: &[&str] = &["vault", "file", "tree", "env", "fake"];
 /// Those with a network between store and reader: only they pass the rows on the wire.
 const NETWORKED: &[&str] = &["vault"];
 
@@ -26,7 +27,10 @@ const MANIFEST_TEXT: &str = "a manifest holds text";
 const MANIFEST_BOUND: &str = "the schema bounds a value of a manifest to 64 KiB";
 const VARIABLE_BOUND: &str = "Linux bounds one variable to 128 KiB";
 const VARIABLE_NAMES: &str = "a portable variable's name has letters, digits and _ only, and other keys are refused";
-const NO_VERSIONS: &str = "variables have no versions";
+const NO_VERSIONS: &str = "variables and plain files have no versions";
+const NO_STATUS: &str = "keeps no status and no expiry beside a value";
+const NO_TWINS: &str = "a file system has no file and folder of one name";
+const NO_FORM: &str = "any bytes are a plain file";
 const NO_DELETION_MARK: &str = "knows no deletion that can be taken back";
 const SOFT_ONLY: &str = "has soft deletion only: a name stays for ever";
 const NO_DESTRUCTION: &str = "destroys no single version";
@@ -38,7 +42,10 @@ const NO_PARTS: &str = "is in the operator's memory and cannot be damaged or los
 const ONE_PIECE: &str = "gives a list in one piece";
 const NO_HINTS: &str = "gives no hints: it is polled";
 
-const OFFLINE: &[&str] = &["file", "env", "fake"];
+const OFFLINE: &[&str] = &["file", "tree", "env", "fake"];
+const UNMARKED: &[&str] = &["tree", "env", "fake"];
+const WITHOUT_VERSIONS: &[&str] = &["tree", "env"];
+const WITHOUT_METADATA: &[&str] = &["vault", "tree", "env", "fake"];
 const IN_MEMORY: &[&str] = &["env", "fake"];
 
 /// (row, backends, why the systems themselves lack what the row is about).
@@ -48,18 +55,23 @@ const EXEMPTIONS: &[(&str, &[&str], &str)] = &[
     ("a value of 1 MiB is found", &["env"], VARIABLE_BOUND),
     ("a value of 1 MiB is found", &["fake"], MANIFEST_BOUND),
     ("keys with spaces, marks and all scripts are one key each", &["env"], VARIABLE_NAMES),
-    ("a version is pinned, and one that is not there is absent", &["env"], NO_VERSIONS),
+    ("a version is pinned, and one that is not there is absent", WITHOUT_VERSIONS, NO_VERSIONS),
     ("a new version is seen by a store that is open", IN_MEMORY, FIXED),
     ("a removed key is absent again", &["file"], SOFT_ONLY),
-    ("a softly deleted value is Deleted until it is undeleted", IN_MEMORY, NO_DELETION_MARK),
+    ("a softly deleted value is Deleted until it is undeleted", UNMARKED, NO_DELETION_MARK),
+    ("a disabled value is Disabled until it is enabled", WITHOUT_METADATA, NO_STATUS),
+    ("an expired value is Expired", WITHOUT_METADATA, NO_STATUS),
+    ("a list names every key below its path, at all depths", &["tree"], NO_TWINS),
     ("a destroyed version is Destroyed", OFFLINE, NO_DESTRUCTION),
     ("a list that fails in one part fails", OFFLINE, ONE_PIECE),
     ("a truncated answer is unknown", IN_MEMORY, NO_PARTS),
     ("a malformed answer is unknown", IN_MEMORY, NO_PARTS),
+    ("a truncated answer is unknown", &["tree"], NO_FORM),
+    ("a malformed answer is unknown", &["tree"], NO_FORM),
     ("a sealed server is Sealed", OFFLINE, NO_SERVER),
     ("what the identity may not read is denied, there or not", OFFLINE, NO_IDENTITIES),
-    ("an expired credential is never absence", IN_MEMORY, NO_CREDENTIAL),
-    ("a missing credential says what to do", IN_MEMORY, NO_CREDENTIAL),
+    ("an expired credential is never absence", UNMARKED, NO_CREDENTIAL),
+    ("a missing credential says what to do", UNMARKED, NO_CREDENTIAL),
     ("without its parent nothing is absent", IN_MEMORY, NO_PARTS),
     ("another engine in its place is no absence", OFFLINE, NO_SERVER),
     ("a change is hinted at", &["vault", "env", "fake"], NO_HINTS),
@@ -131,6 +143,7 @@ async fn cell(bao: &Arc<OpenBao>, row: &Row, backend: &str) -> Cell {
     let subject: Box<dyn Subject> = match backend {
         "vault" => Box::new(vault::Vault::start(bao.clone()).await),
         "file" => Box::new(sealed_file::SealedFile::create()),
+        "tree" => Box::new(tree::Tree::create()),
         "env" => Box::new(memory::Env::default()),
         "fake" => Box::new(memory::Fake::default()),
         other => unreachable!("no subject for {other}"),

@@ -34,6 +34,8 @@ pub const ROWS: &[Row] = &[
     Row { name: "a new version is seen by a store that is open", run: |subject| renewed(subject).boxed() },
     Row { name: "a removed key is absent again", run: |subject| removed(subject).boxed() },
     Row { name: "a softly deleted value is Deleted until it is undeleted", run: |subject| soft_deleted(subject).boxed() },
+    Row { name: "a disabled value is Disabled until it is enabled", run: |subject| disabled(subject).boxed() },
+    Row { name: "an expired value is Expired", run: |subject| expired(subject).boxed() },
     Row { name: "a destroyed version is Destroyed", run: |subject| destroyed(subject).boxed() },
     Row { name: "a list names every key below its path, at all depths", run: |subject| listed(subject).boxed() },
     Row { name: "an empty list is a list", run: |subject| nothing_listed(subject).boxed() },
@@ -244,6 +246,29 @@ async fn soft_deleted(mut subject: Box<dyn Subject>) {
     assert!(store.found("app/db", None).await.value.expose() == two.bytes);
 }
 
+async fn disabled(mut subject: Box<dyn Subject>) {
+    let one = subject.write("app/db", &Payload::text("one")).await;
+    let store = Open::of(&*subject);
+    subject.enable("app/db", false).await;
+    for version in [None, one.version.as_deref()] {
+        let fault = store.absent("app/db", version).await;
+        assert_eq!((fault.class, fault.reason), (Class::Absent, Reason::Disabled), "{version:?}");
+    }
+    assert_eq!(store.list(None).await.unwrap(), ["app/db"], "a search must be able to tell that it is withheld");
+    subject.enable("app/db", true).await;
+    assert!(store.found("app/db", None).await.value.expose() == one.bytes);
+}
+
+async fn expired(mut subject: Box<dyn Subject>) {
+    subject.write("app/db", &Payload::text("one")).await;
+    let store = Open::of(&*subject);
+    subject.expire("app/db").await;
+    let fault = store.absent("app/db", None).await;
+    assert_eq!((fault.class, fault.reason), (Class::Absent, Reason::Expired), "{fault}");
+    assert_eq!(store.absent("app/db", None).await, fault, "the message changes between attempts");
+    assert_eq!(store.list(None).await.unwrap(), ["app/db"]);
+}
+
 async fn destroyed(mut subject: Box<dyn Subject>) {
     let one = subject.write("app/db", &Payload::text("one")).await;
     let two = subject.write("app/db", &Payload::text("two")).await;
@@ -390,8 +415,9 @@ async fn hinted(mut subject: Box<dyn Subject>) {
     subject.write("app/db", &Payload::text("one")).await;
     let store = Open::of(&*subject);
     let mut hints = store.backend.changes().expect("hints");
-    subject.write("app/db", &Payload::text("two")).await;
+    let two = subject.write("app/db", &Payload::text("two")).await;
     let patience = Duration::from_secs(60);
     tokio::time::timeout(patience, hints.next()).await.expect("a hint").expect("the hints go on");
-    assert_eq!(store.found("app/db", None).await.version.as_deref(), Some("2"));
+    let found = store.found("app/db", None).await;
+    assert!(found.value.expose() == two.bytes && found.version == two.told);
 }

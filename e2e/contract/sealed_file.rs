@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keyferry::{
     backend::{
         Backend, Credentials, Settings,
-        file::{MasterKey, Place, Writer, create},
+        file::{Changes, MasterKey, New, Place, Status, Writer, create},
         open,
     },
     crd::v1alpha1::{FileProvider, Provider},
@@ -99,6 +99,16 @@ impl Subject for SealedFile {
 
     async fn soft_delete(&mut self, key: &str) {
         self.writer().mark_deleted(key, None, true).unwrap();
+    }
+
+    async fn enable(&mut self, key: &str, enabled: bool) {
+        let status = if enabled { Status::Active } else { Status::Disabled };
+        self.writer().edit(key, &Changes { status: Some(status), ..Changes::default() }).unwrap();
+    }
+
+    async fn expire(&mut self, key: &str) {
+        let long_ago = jiff::Timestamp::UNIX_EPOCH;
+        self.writer().edit(key, &Changes { expires: Some(New::Is(long_ago)), ..Changes::default() }).unwrap();
     }
 
     async fn undelete(&mut self, key: &str, version: &str) {

@@ -133,6 +133,14 @@ pub trait Subject: Send {
         unreachable!("undeleting {key} {version}")
     }
 
+    async fn enable(&mut self, key: &str, enabled: bool) {
+        unreachable!("enabling {key} {enabled}")
+    }
+
+    async fn expire(&mut self, key: &str) {
+        unreachable!("expiring {key}")
+    }
+
     async fn destroy(&mut self, key: &str, version: &str) {
         unreachable!("destroying {key} {version}")
     }
