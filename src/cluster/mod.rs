@@ -199,6 +199,12 @@ impl Cluster {
         Ok(Self { client, writes: Arc::new(Semaphore::new(concurrency)), deadline, metrics, audiences })
     }
 
+    /// Time that is left of the leadership: it shrinks while the API server does not renew it.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        (self.deadline)()
+    }
+
     /// Applies a target as `manager`; the answer's metadata, never its data.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ use crate::{
     governor::{Governor, Limits},
     metrics::{Health, Metrics},
     name::ObjectKey,
-    refresh::{Refresh, Wake},
+    refresh::{MayLook, Refresh, Wake},
     schedule::{Timings, WallClock},
 };
 use memory::Memories;
@@ -184,7 +184,9 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     });
     let _ = caught_up.set(refresh.clone());
     let poller_stop = CancellationToken::new();
-    let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone(), setup.health));
+    let (leader, timings) = (context.cluster.clone(), context.timings.clone());
+    let may_look: MayLook = Arc::new(move || !timings.is_silent(leader.remaining()));
+    let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone(), setup.health, may_look));
     let mut waking = tokio::spawn(forward(wakes, context.memories.clone(), context.trigger.clone()));
     let ended = tokio::select! {
         () = reconciles(context, watches.objects, triggers, setup.concurrency, shutdown) => Ok(()),
@@ -197,8 +199,8 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     ended
 }
 
-async fn refresh_run(refresh: Refresh, stop: CancellationToken, health: Health) {
-    if let Err(error) = refresh.run(stop, &health).await {
+async fn refresh_run(refresh: Refresh, stop: CancellationToken, health: Health, may_look: MayLook) {
+    if let Err(error) = refresh.run(stop, &health, may_look).await {
         tracing::error!(%error, "the poller ended");
     }
 }

@@ -119,6 +119,9 @@ struct Polled {
     has_poller: bool,
 }
 
+/// Whether anything may be looked at: not while nobody could be told of it.
+pub type MayLook = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// The poller ended without being told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the poller of a store ended by itself")]
@@ -224,15 +227,16 @@ impl Refresh {
         Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// Looks at what falls due until `shutdown`. One task per store, so that a store that hangs delays no other; each has a pulse.
+    /// Looks at what falls due until `shutdown`, while `may_look` says so: what falls due meanwhile stays due, and the mark stays. One task per store, so that a store that hangs delays no other; each has a pulse.
     ///
     /// # Errors
     /// [`PollerEnded`] when a part of it failed: the process must end.
-    pub async fn run(&self, shutdown: CancellationToken, health: &Health) -> Result<(), PollerEnded> {
+    pub async fn run(&self, shutdown: CancellationToken, health: &Health, may_look: MayLook) -> Result<(), PollerEnded> {
         let mut pollers = JoinSet::new();
         loop {
             for (store, changed) in self.without_poller() {
-                pollers.spawn(poll::run(self.clone(), store, changed, health.task("poller", poll::LONGEST_SILENCE)));
+                let beat = health.task("poller", poll::LONGEST_SILENCE);
+                pollers.spawn(poll::run(self.clone(), store, changed, beat, may_look.clone()));
             }
             tokio::select! {
                 () = shutdown.cancelled() => break,

@@ -9,7 +9,7 @@ use futures::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Chunk, Refresh};
+use super::{Chunk, MayLook, Refresh};
 use crate::{
     access::Granted,
     governor::{Look, Priority, Session, SessionId},
@@ -23,6 +23,8 @@ const CHUNKS: usize = 32;
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// A poller that did not come around for so long is stuck: it waits for nothing longer than a rest.
 pub(super) const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+/// How often it is asked whether looking may go on.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Pause before hints are asked for again after their stream ended.
 const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 
@@ -42,10 +44,14 @@ struct Poller {
     listen_at: Option<Instant>,
     /// The last moment at which a look was asked for to find out whether the store is up again.
     probed: Option<Instant>,
+    may_look: MayLook,
+    /// Nothing is begun; it is asked again then.
+    paused_until: Option<Instant>,
 }
 
-pub(super) async fn run(refresh: Refresh, store: String, changed: Arc<Notify>, beat: Beat) {
-    let mut poller = Poller { refresh, store, changed, looks: FuturesUnordered::new(), hints: None, listen_at: None, probed: None };
+pub(super) async fn run(refresh: Refresh, store: String, changed: Arc<Notify>, beat: Beat, may_look: MayLook) {
+    let looks = FuturesUnordered::new();
+    let mut poller = Poller { refresh, store, changed, looks, hints: None, listen_at: None, probed: None, may_look, paused_until: None };
     while let Some(session) = poller.refresh.session(&poller.store, &poller.changed) {
         beat.now();
         poller.listen(&session);
@@ -85,6 +91,11 @@ impl Poller {
     }
 
     fn begin(&mut self, session: &Session) {
+        // Each store asks from its own last moment on, so that not all go on at once.
+        self.paused_until = (!(self.may_look)()).then(|| Instant::now() + PAUSE);
+        if self.paused_until.is_some() {
+            return;
+        }
         while self.looks.len() < CHUNKS {
             let Some((chunk, granted)) = self.refresh.take(&self.store, session.batch_size()) else { break };
             let (session, now) = (session.clone(), Instant::now());
@@ -96,8 +107,8 @@ impl Poller {
 
     async fn wait(&mut self, session: &Session) {
         let longest = Instant::now() + LONGEST_REST;
-        let due = self.refresh.next_due(&self.store).filter(|_| self.looks.len() < CHUNKS);
-        let until = [due, self.listen_at, self.next_probe(session)].into_iter().flatten().fold(longest, Instant::min);
+        let due = self.refresh.next_due(&self.store).filter(|_| self.looks.len() < CHUNKS && self.paused_until.is_none());
+        let until = [due, self.listen_at, self.next_probe(session), self.paused_until].into_iter().flatten().fold(longest, Instant::min);
         let hints = self.hints.as_mut().and_then(|(_, hints)| hints.as_mut());
         tokio::select! {
             Some(landed) = self.looks.next() => self.refresh.land(&landed),

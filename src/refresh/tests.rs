@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Absence, Cause, PollerEnded, Refresh, RegisteredItem, Registration, Wake, poll::LONGEST_SILENCE};
+use super::{Absence, Cause, MayLook, PollerEnded, Refresh, RegisteredItem, Registration, Wake, poll::LONGEST_SILENCE};
 use crate::{
     access::{Asker, Granted, SeenStore, StoreSpec, judge},
     backend::{Backend, List, not_found},
@@ -184,6 +187,8 @@ fn clock() -> WallClock {
 /// An operator in small: governor, poller, and reconciles that the test makes.
 struct Rig {
     health: Health,
+    /// The API server does not answer.
+    is_silent: Arc<AtomicBool>,
     governor: Governor,
     refresh: Refresh,
     wakes: UnboundedReceiver<Wake>,
@@ -208,9 +213,11 @@ impl Rig {
         let (refresh, wakes) = Refresh::new(digest_key(), Timings::default(), since, clock.clone());
         let stop = CancellationToken::new();
         let (handle, token, health) = (refresh.clone(), stop.clone(), Health::default());
-        let pulse = health.clone();
-        let poller = tokio::spawn(async move { handle.run(token, &pulse).await });
-        Self { health, governor, refresh, wakes, stop, poller, clock }
+        let (pulse, is_silent) = (health.clone(), Arc::<AtomicBool>::default());
+        let silent = is_silent.clone();
+        let may_look: MayLook = Arc::new(move || !silent.load(Ordering::Relaxed));
+        let poller = tokio::spawn(async move { handle.run(token, &pulse, may_look).await });
+        Self { health, is_silent, governor, refresh, wakes, stop, poller, clock }
     }
 
     fn session(&self, store: &str, generation: i64, backend: &Arc<Scripted>) -> Session {
@@ -674,6 +681,26 @@ async fn a_store_that_comes_back_is_polled_again() {
         assert_eq!(rig.woken().await.cause, Cause::Changed);
         rig.refresh.forget(&object("x"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_looked_at_while_nobody_could_be_told_and_what_fell_due_meanwhile_is_made_up_for() {
+    let (mut rig, backend) = (Rig::new(), Scripted::new(1));
+    let session = rig.session("store", 1, &backend);
+    let items: Vec<_> = (0..20).map(|n| item("store", &format!("app/{n}"))).collect();
+    (0..20).for_each(|n| backend.set(&format!("app/{n}"), "1"));
+    rig.reconcile("x", Some(Duration::from_secs(60)), &session, &items, Instant::now()).await;
+    rig.refresh.all_registered();
+    rig.quiet(HOUR).await;
+    rig.is_silent.store(true, Ordering::Relaxed);
+    rig.quiet(Duration::from_secs(1)).await;
+    let (calls, mark) = (backend.calls(), rig.refresh.caught_up());
+    rig.quiet(HOUR).await;
+    assert_eq!(backend.calls(), calls);
+    assert!(rig.refresh.caught_up().duration_since(mark) < SignedDuration::from_secs(60), "what is due is not caught up with");
+    rig.is_silent.store(false, Ordering::Relaxed);
+    rig.quiet(Duration::from_secs(2)).await;
+    assert!((20..23).contains(&(backend.calls() - calls)), "each once, and what falls due in these two seconds");
 }
 
 #[tokio::test(start_paused = true)]

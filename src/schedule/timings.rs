@@ -146,6 +146,13 @@ impl Timings {
         Ok(())
     }
 
+    /// Whether the API server counts as gone when so much is left of a leadership: at least two renewals failed, and half of the time in
+    /// which one must succeed is over.
+    #[must_use]
+    pub fn is_silent(&self, left: Duration) -> bool {
+        self.lease_renew.saturating_sub(left) > (self.lease_renew / 2).max(self.lease_retry * 2)
+    }
+
     /// The times that guard data and are shorter than their defaults.
     pub fn weakened(&self) -> impl Iterator<Item = &'static Timing> {
         ALL.iter().filter(|timing| timing.safety && self.get(timing.name).is_some_and(|value| value < timing.default))
@@ -180,6 +187,18 @@ mod tests {
         timings.set("misses", Duration::from_secs(59)).unwrap();
         timings.set("shrink", Duration::from_secs(1)).unwrap();
         assert_eq!(timings.weakened().map(|timing| timing.name).collect::<Vec<_>>(), ["misses", "shrink"]);
+    }
+
+    #[test]
+    fn the_api_server_counts_as_gone_after_two_renewals_and_half_of_the_time() {
+        let mut timings = Timings::default();
+        let silent = |timings: &Timings| (0..=10).find(|since| timings.is_silent(Duration::from_secs(10 - since)));
+        assert_eq!(silent(&timings), Some(6));
+        timings.set("leaseRetry", Duration::from_secs(4)).unwrap();
+        assert_eq!(silent(&timings), Some(9));
+        timings.set("leaseRetry", Duration::from_secs(5)).unwrap();
+        assert_eq!(silent(&timings), None, "there is no time to tell");
+        assert!(!timings.is_silent(Duration::MAX));
     }
 
     #[test]
