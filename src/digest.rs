@@ -152,7 +152,7 @@ mod tests {
     use super::{DigestKey, ShortMac, of_sighting};
     use crate::{
         fault::{Fault, Reason},
-        item::{Fetched, Found, Sighting},
+        item::{Fetched, Form, Found, Sighting},
         name::{ProviderKind, RemoteKey},
         secret::SecretValue,
     };
@@ -177,7 +177,7 @@ mod tests {
         let key = DigestKey::new(&[4; 32]);
         let name = |text: &str| RemoteKey::parse(ProviderKind::File, text).unwrap();
         let of = |withheld: &[(&str, Reason)]| {
-            let values = [(name("a"), Fetched { value: SecretValue::from("x".to_owned()), version: None })].into();
+            let values = [(name("a"), Fetched { value: SecretValue::from("x".to_owned()), form: Form::Whole, version: None })].into();
             let withheld = withheld.iter().map(|(text, reason)| (name(text), Fault::absent(*reason, ""))).collect();
             of_sighting(&key, &Sighting::Found(Ok(Found { values, withheld }))).unwrap()
         };

@@ -75,8 +75,27 @@ fn is_below(path: &RemoteKey, key: &RemoteKey) -> bool {
 #[derive(Clone, Debug)]
 pub struct Fetched {
     pub value: SecretValue,
+    pub form: Form,
     /// The version that was read, where the backend has versions.
     pub version: Option<String>,
+}
+
+/// How the bytes of a value are to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As they are.
+    #[default]
+    Whole,
+    /// A map of names to bytes, as a JSON object: a string is the text of its name, an object `{"base64": "…"}` bytes that are no text.
+    Map,
+}
+
+/// Of which versions a look was: enough to ask later whether anything has changed since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Versions {
+    Value(String),
+    /// Of every value that a search found.
+    Found(BTreeMap<RemoteKey, String>),
 }
 
 /// The three outcomes of a read. Unknown is never absent.
@@ -96,6 +115,21 @@ pub enum Sighting {
     Value(Reading),
     /// For a search: what it found, or the first fault that kept it from being complete.
     Found(Result<Found, Fault>),
+}
+
+impl Sighting {
+    /// Of which versions it is; none where no value was found or one has no version.
+    #[must_use]
+    pub fn versions(&self) -> Option<Versions> {
+        match self {
+            Self::Value(Reading::Found(fetched)) => fetched.version.clone().map(Versions::Value),
+            Self::Found(Ok(found)) if found.withheld.is_empty() => {
+                let versions = found.values.iter().map(|(name, fetched)| Some((name.clone(), fetched.version.clone()?)));
+                versions.collect::<Option<_>>().map(Versions::Found)
+            }
+            Self::Value(Reading::Absent(_) | Reading::Unknown(_)) | Self::Found(_) => None,
+        }
+    }
 }
 
 /// What a search found. A name that vanished between listing and reading is in neither; without any value it is the caller's `NoMatch`.

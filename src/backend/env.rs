@@ -8,7 +8,7 @@ use crate::{
     backend::{Backend, List, Settings, not_found},
     crd::v1alpha1::{EnvProvider, EnvStyle},
     fault::{Fault, Reason},
-    item::{Fetched, Reading},
+    item::{Fetched, Form, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
     secret::SecretValue,
 };
@@ -96,7 +96,7 @@ impl Env {
             return Reading::Unknown(Fault::invalid(Reason::InvalidSpec, detail));
         }
         match self.variables.get(&self.naming.variable(wanted.key.as_str())) {
-            Some(value) => Reading::Found(Fetched { value: value.clone(), version: None }),
+            Some(value) => Reading::Found(Fetched { value: value.clone(), form: Form::Whole, version: None }),
             None => Reading::Absent(not_found(&wanted.key)),
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     backend::{Backend, List, not_found},
     crd::v1alpha1::FakeProvider,
     fault::{Fault, Reason},
-    item::{Fetched, Reading},
+    item::{Fetched, Form, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef},
     secret::SecretValue,
 };
@@ -37,7 +37,7 @@ impl Fake {
             return Reading::Absent(not_found(&wanted.key));
         };
         match versions.get(&wanted.version) {
-            Some(value) => Reading::Found(Fetched { value: value.clone(), version: wanted.version.clone() }),
+            Some(value) => Reading::Found(Fetched { value: value.clone(), form: Form::Whole, version: wanted.version.clone() }),
             None => Reading::Absent(no_such_version(wanted)),
         }
     }

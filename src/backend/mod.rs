@@ -18,7 +18,7 @@ use crate::{
     access::Role,
     crd::v1alpha1::Provider,
     fault::{Fault, Reason},
-    item::{Hint, Reading},
+    item::{Hint, Listing, Reading},
     name::{RemoteKey, RemoteRef, StoreName},
     secret::SecretValue,
 };
@@ -34,6 +34,11 @@ pub trait Backend: Send + Sync {
 
     /// The power to list names, if the system has it.
     fn lister(&self) -> Option<&dyn List> {
+        None
+    }
+
+    /// The power to tell versions without reading values, if the system has it.
+    fn prober(&self) -> Option<&dyn Probe> {
         None
     }
 
@@ -65,6 +70,16 @@ pub trait List: Send + Sync {
         let detail = "find.tags: the store's provider keeps no tags beside its values: remove them, or search by name";
         Err(Fault::invalid(Reason::InvalidSpec, detail))
     }
+}
+
+/// The power to tell, without reading a value, which version of it is current.
+#[async_trait]
+pub trait Probe: Send + Sync {
+    /// The current version; `None` where nothing proves it, or there is no value.
+    async fn version(&self, wanted: &RemoteRef) -> Option<String>;
+
+    /// The current version of every value that a listing names; `None` where nothing proves that these are all.
+    async fn versions(&self, listing: &Listing) -> Option<BTreeMap<RemoteKey, String>>;
 }
 
 /// What the admin set for backends on this machine; never from a spec.

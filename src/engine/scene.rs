@@ -15,7 +15,7 @@ use crate::{
     crd::v1alpha1::{ExternalSecret, ExternalSecretStatus, SecretStore},
     digest::DigestKey,
     fault::Fault,
-    item::{Fetched, Reading, Sighting},
+    item::{Fetched, Form, Reading, Sighting},
     secret::SecretValue,
 };
 
@@ -92,7 +92,7 @@ impl Scene {
 
     /// Entry `at` shows that value.
     pub fn found(self, at: usize, value: &str) -> Self {
-        let fetched = Fetched { value: SecretValue::from(value.to_owned()), version: Some("3".to_owned()) };
+        let fetched = Fetched { value: SecretValue::from(value.to_owned()), form: Form::Whole, version: Some("3".to_owned()) };
         self.sees(at, Sighting::Value(Reading::Found(fetched)))
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    backend::{Backend, List},
+    backend::{Backend, List, Probe},
     fault::Fault,
     item::{Hint, Reading},
     metrics::{Metrics, Operation},
@@ -64,6 +64,11 @@ impl Backend for Counted {
 
     fn lister(&self) -> Option<&dyn List> {
         self.backend.lister().map(|_| self as &dyn List)
+    }
+
+    /// Not counted: it reads no value, and what it costs is the backend's own matter.
+    fn prober(&self) -> Option<&dyn Probe> {
+        self.backend.prober()
     }
 
     fn changes(&self) -> Option<BoxStream<'static, Hint>> {

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+    stream::BoxStream,
+};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep_until},
@@ -19,13 +23,14 @@ use super::{
     Priority,
     breaker::{Admission, Breaker, Pauses},
     pace::{Pace, Rate, Turn},
+    probe,
     queue::Queue,
 };
 use crate::{
     backend::Backend,
     cache::{Allowance, Kept, Reserve, Table},
     fault::{Class, Fault, Reason, quote},
-    item::{Hint, Listing, Reading, Wanted},
+    item::{Hint, Item, Listing, Reading, Versions, Wanted},
     metrics::{How, Sharing, Tally},
     name::{RemoteKey, RemoteRef},
 };
@@ -179,6 +184,19 @@ impl Lane {
 
     pub fn batch_size(&self) -> usize {
         self.0.backend.batch_size().max(1)
+    }
+
+    /// Whether the store can tell versions without reading values.
+    pub fn has_prober(&self) -> bool {
+        self.0.backend.prober().is_some()
+    }
+
+    /// Which of the items are still of the versions that were read, and since when that is known at least. No value is read.
+    pub async fn unchanged(&self, known: &[(&Item, &Versions)]) -> (Instant, Vec<bool>) {
+        let at = self.state().next_start();
+        let Some(prober) = self.0.backend.prober() else { return (at, vec![false; known.len()]) };
+        let probes = join_all(known.iter().map(|(item, versions)| probe::is_unchanged(prober, item, versions)));
+        (at, self.guarded(probes).await.unwrap_or_else(|_| vec![false; known.len()]))
     }
 
     pub fn changes(&self) -> Option<BoxStream<'static, Hint>> {

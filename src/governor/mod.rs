@@ -6,6 +6,7 @@ mod breaker;
 mod counted;
 mod lane;
 mod pace;
+mod probe;
 mod queue;
 mod search;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use crate::{
     cache::{Allowance, Kept},
     crd::v1alpha1::{StoreCache, StoreLimits},
     fault::Fault,
-    item::{Hint, Item, Reading, Sighting, Wanted},
+    item::{Hint, Item, Reading, Sighting, Versions, Wanted},
     metrics::{Metrics, Sharing},
     schedule::{Timings, WallClock, duration},
 };
@@ -133,6 +134,8 @@ pub struct Look {
     pub at: Instant,
     /// The same moment in wall time.
     pub wall: Timestamp,
+    /// What it was of, where the store can tell later whether that is still current.
+    pub versions: Option<Versions>,
     /// What was read for it.
     #[expect(dead_code, reason = "held, not read: the table shares what somebody holds")]
     kept: Vec<Arc<Kept<Answer>>>,
@@ -280,6 +283,14 @@ impl Session {
         join_all(items.iter().zip(waiting).map(|(item, asked)| self.sight(item.get(), asked, not_before, priority))).await
     }
 
+    /// Which of the items are provably what they were in these versions, and since when that is known at least; reads no value.
+    pub async fn unchanged(&self, known: &[(Granted<Item>, Option<Versions>)]) -> (Instant, Vec<bool>) {
+        let asked: Vec<_> = known.iter().filter_map(|(item, versions)| Some((item.get(), versions.as_ref()?))).collect();
+        let (at, answers) = self.lane.unchanged(&asked).await;
+        let mut answers = answers.into_iter();
+        (at, known.iter().map(|(_, versions)| versions.is_some() && answers.next().unwrap_or(false)).collect())
+    }
+
     async fn sight(&self, item: &Item, asked: lane::Waiting, not_before: Instant, priority: Priority) -> Look {
         let first = asked.await;
         let (at, mut kept) = (first.at, vec![first.clone()]);
@@ -296,7 +307,8 @@ impl Session {
             (Wanted::Value(_), Answer::Names(_)) => Sighting::Value(Reading::Unknown(lane::bug("a list answered a value"))),
             (Wanted::Find(_), Answer::Value(_)) => Sighting::Found(Err(lane::bug("a value answered a list"))),
         };
-        Look { item: item.clone(), sighting, at, wall: self.wall_of(at), kept }
+        let versions = if self.lane.has_prober() { sighting.versions() } else { None };
+        Look { item: item.clone(), sighting, at, wall: self.wall_of(at), versions, kept }
     }
 
     fn wall_of(&self, at: Instant) -> Timestamp {

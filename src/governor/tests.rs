@@ -18,7 +18,7 @@ use crate::{
     backend::{Backend, List},
     crd::v1alpha1::{Reference, SecretStoreSpec, StoreLimits},
     fault::{Class, Fault, Reason},
-    item::{Fetched, Hint, Item, Reading, Sighting},
+    item::{Fetched, Form, Hint, Item, Reading, Sighting},
     metrics::Metrics,
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
     schedule::Timings,
@@ -89,7 +89,7 @@ impl Backend for Scripted {
         let read = |one: &RemoteRef| match one.key.as_str() {
             "k-gone" => Reading::Absent(Fault::absent(Reason::NotFound, "vanished")),
             "k-deleted" => Reading::Absent(Fault::absent(Reason::Deleted, "can be had back")),
-            name => Reading::Found(Fetched { value: SecretValue::from(name.to_owned()), version: None }),
+            name => Reading::Found(Fetched { value: SecretValue::from(name.to_owned()), form: Form::Whole, version: None }),
         };
         match act {
             Act::Answer => refs.iter().map(read).collect(),

@@ -33,7 +33,7 @@ use crate::{
     digest::{self, DigestKey, ShortMac},
     fault::{self, Fault},
     governor::{Look, Session, SessionId},
-    item::{Item, Reading, Sighting},
+    item::{Item, Reading, Sighting, Versions},
     metrics::Health,
     name::ObjectKey,
     schedule::{self, Chunk, Enrolment, Ledger, Moment, Seen, Timings, Waking, WallClock},
@@ -42,6 +42,8 @@ use hold::Holds;
 
 pub use crate::schedule::Cause;
 
+/// Versions of items that nobody has registered are kept up to this many.
+const UNREGISTERED: usize = 64;
 /// How many replaced sessions of a store are remembered.
 const FORMER: usize = 8;
 
@@ -105,6 +107,8 @@ struct State {
     ledger: Ledger,
     /// The grant under which each registered item is looked at.
     grants: HashMap<Item, Granted<Item>>,
+    /// Of which versions the last look at each item was, where its store can tell whether they are still current.
+    versions: HashMap<Item, Versions>,
     stores: HashMap<String, Polled>,
     holds: Holds,
 }
@@ -139,7 +143,7 @@ impl Refresh {
     pub fn new(digest_key: DigestKey, timings: Timings, since: Option<Timestamp>, clock: WallClock) -> (Self, UnboundedReceiver<Wake>) {
         let (wakes, receiver) = unbounded_channel();
         let ledger = Ledger::new(timings, since.map(nanoseconds));
-        let state = State { ledger, grants: HashMap::new(), stores: HashMap::new(), holds: Holds::default() };
+        let state = State { ledger, grants: HashMap::new(), versions: HashMap::new(), stores: HashMap::new(), holds: Holds::default() };
         let inner = Inner { digest_key, clock, epoch: Instant::now(), wakes, stores_changed: Notify::new(), state: Mutex::new(state) };
         (Self(Arc::new(inner)), receiver)
     }
@@ -269,6 +273,7 @@ impl Refresh {
         let mut wakings = Vec::new();
         for (look, seen) in looks.iter().zip(seen) {
             wakings.extend(state.ledger.observe(now, by, &look.item, self.mono(look.at), seen));
+            state.note_versions(look);
             let open = state.ledger.open_users(&look.item);
             state.holds.hold(look, open);
             if by.is_some() {
@@ -293,6 +298,8 @@ impl Refresh {
             polled.former.push_front(former.id().clone());
             polled.former.truncate(FORMER);
             state.ledger.renew(now, &store);
+            // Another credential may not read what the former did: it has to show that it can.
+            state.versions.retain(|item, _| item.store != store);
         }
     }
 
@@ -342,11 +349,23 @@ impl Polled {
 }
 
 impl State {
+    fn note_versions(&mut self, look: &Look) {
+        match &look.versions {
+            Some(versions) => self.versions.insert(look.item.clone(), versions.clone()),
+            None => self.versions.remove(&look.item),
+        };
+        // Most fetches are followed by a registration; those that are not leave something behind.
+        if self.versions.len() > 2 * self.grants.len() + UNREGISTERED {
+            self.versions.retain(|item, _| self.ledger.is_used(item));
+        }
+    }
+
     /// Forgets the grants and stores of items that nobody uses any more.
     fn drop_unused(&mut self, items: &[Arc<Item>]) {
         for item in items {
             if !self.ledger.is_used(item) {
                 self.grants.remove(&**item);
+                self.versions.remove(&**item);
             }
             self.nudge(&item.store);
         }

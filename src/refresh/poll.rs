@@ -13,7 +13,7 @@ use super::{Chunk, MayLook, Refresh};
 use crate::{
     access::Granted,
     governor::{Look, Priority, Session, SessionId},
-    item::{Hint, Item},
+    item::{Hint, Item, Versions},
     metrics::Beat,
 };
 
@@ -32,6 +32,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 struct Landed {
     items: Vec<Arc<Item>>,
     looks: Vec<Look>,
+    /// What was not read again, because it provably has not changed; known at that moment.
+    unchanged: (Instant, Vec<Item>),
 }
 
 struct Poller {
@@ -97,10 +99,18 @@ impl Poller {
             return;
         }
         while self.looks.len() < CHUNKS {
-            let Some((chunk, granted)) = self.refresh.take(&self.store, session.batch_size()) else { break };
+            let Some((chunk, known)) = self.refresh.take(&self.store, session.batch_size()) else { break };
             let (session, now) = (session.clone(), Instant::now());
             let priority = if chunk.is_urgent { Priority::Changed } else { Priority::Periodic };
-            let look = async move { Landed { items: chunk.items, looks: session.look(&granted, now, priority).await } };
+            let look = async move {
+                let (at, answers) = session.unchanged(&known).await;
+                let (mut unchanged, mut wanted) = (Vec::new(), Vec::new());
+                for ((granted, _), is_unchanged) in known.into_iter().zip(answers) {
+                    if is_unchanged { unchanged.push(granted.get().clone()) } else { wanted.push(granted) }
+                }
+                let looks = if wanted.is_empty() { Vec::new() } else { session.look(&wanted, now, priority).await };
+                Landed { items: chunk.items, looks, unchanged: (at, unchanged) }
+            };
             self.looks.push(look.boxed());
         }
     }
@@ -141,7 +151,21 @@ async fn next(hints: Option<&mut BoxStream<'static, Hint>>) -> Option<Hint> {
     }
 }
 
+/// An item that may be looked at, and the versions of which the last look was.
+type Known = (Granted<Item>, Option<Versions>);
+
 impl Refresh {
+    fn take_unchanged(&self, (at, items): &(Instant, Vec<Item>)) {
+        let mut state = self.state();
+        for item in items {
+            match state.ledger.observe_unchanged(self.now(), item, self.mono(*at)) {
+                Some(wakings) => self.wake(wakings),
+                // A fault was seen meanwhile: the next look reads.
+                None => drop(state.versions.remove(item)),
+            }
+        }
+    }
+
     /// The session to poll with; none when this life of the store is over.
     fn session(&self, store: &str, changed: &Arc<Notify>) -> Option<Session> {
         let mut state = self.state();
@@ -170,16 +194,18 @@ impl Refresh {
         self.state().ledger.next_due(store).map(|due| self.instant(due))
     }
 
-    /// What is due, with the grants to look at it.
-    fn take(&self, store: &str, batch: usize) -> Option<(Chunk, Vec<Granted<Item>>)> {
+    /// What is due, with the grants to look at it and what is known of it.
+    fn take(&self, store: &str, batch: usize) -> Option<(Chunk, Vec<Known>)> {
         let mut state = self.state();
         let chunk = state.ledger.take(self.now(), store, batch)?;
-        let granted = chunk.items.iter().filter_map(|item| state.grants.get(&**item).cloned()).collect();
-        Some((chunk, granted))
+        let known = |item: &Arc<Item>| Some((state.grants.get(&**item)?.clone(), state.versions.get(&**item).cloned()));
+        let known = chunk.items.iter().filter_map(known).collect();
+        Some((chunk, known))
     }
 
     fn land(&self, landed: &Landed) {
         self.take_in(None, &landed.looks);
+        self.take_unchanged(&landed.unchanged);
         self.state().ledger.give_back(&landed.items);
     }
 }

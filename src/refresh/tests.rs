@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Absence, Cause, MayLook, PollerEnded, Refresh, RegisteredItem, Registration, Wake, poll::LONGEST_SILENCE};
 use crate::{
     access::{Asker, Granted, SeenStore, StoreSpec, judge},
-    backend::{Backend, List, not_found},
+    backend::{Backend, List, Probe, not_found},
     crd::v1alpha1::{Reference, SecretStoreSpec},
     digest::{DigestKey, ShortMac, of_sighting},
     fault::{Fault, Reason},
     governor::{Governor, Limits, Look, Own, Priority, Session, SessionId},
-    item::{Fetched, Hint, Item, Reading, Sighting},
+    item::{Fetched, Form, Hint, Item, Listing, Reading, Sighting},
     metrics::{Health, Metrics},
     name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef, StoreName},
     schedule::{Counts, Timings, WallClock},
@@ -55,6 +55,8 @@ struct Scripted {
     calls: Mutex<Vec<(Instant, Vec<String>)>>,
     delay: Duration,
     hints: Mutex<Vec<UnboundedSender<Hint>>>,
+    /// Whether it can tell versions without reading; the value is its own version.
+    has_versions: bool,
 }
 
 impl Scripted {
@@ -64,7 +66,12 @@ impl Scripted {
 
     fn slow(batch: usize, delay: Duration) -> Arc<Self> {
         let (act, values, calls, hints) = (Mutex::new(Act::Answer), Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { batch, act, values, calls, delay, hints })
+        Arc::new(Self { batch, act, values, calls, delay, hints, has_versions: false })
+    }
+
+    fn versioned(batch: usize) -> Arc<Self> {
+        let (act, values, calls, hints) = (Mutex::new(Act::Answer), Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { batch, act, values, calls, delay: Duration::ZERO, hints, has_versions: true })
     }
 
     fn set(&self, key: &str, value: &str) {
@@ -105,7 +112,10 @@ impl Backend for Scripted {
         let values = self.values.lock().unwrap().clone();
         sleep_until(Instant::now() + self.delay).await;
         let read = |one: &RemoteRef| match values.get(one.key.as_str()) {
-            Some(value) => Reading::Found(Fetched { value: SecretValue::from(value.clone()), version: None }),
+            Some(value) => {
+                let version = self.has_versions.then(|| value.clone());
+                Reading::Found(Fetched { value: SecretValue::from(value.clone()), form: Form::Whole, version })
+            }
             None => Reading::Absent(not_found(&one.key)),
         };
         match act {
@@ -120,10 +130,26 @@ impl Backend for Scripted {
         Some(self)
     }
 
+    fn prober(&self) -> Option<&dyn Probe> {
+        self.has_versions.then_some(self)
+    }
+
     fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         let (sender, receiver) = unbounded_channel();
         self.hints.lock().unwrap().push(sender);
         Some(futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|hint| (hint, receiver)) }).boxed())
+    }
+}
+
+#[async_trait]
+impl Probe for Scripted {
+    async fn version(&self, wanted: &RemoteRef) -> Option<String> {
+        self.values.lock().unwrap().get(wanted.key.as_str()).cloned()
+    }
+
+    async fn versions(&self, _listing: &Listing) -> Option<BTreeMap<RemoteKey, String>> {
+        let values = self.values.lock().unwrap();
+        Some(values.iter().map(|(name, value)| (RemoteKey::parse(ProviderKind::File, name).unwrap(), value.clone())).collect())
     }
 }
 
@@ -333,6 +359,45 @@ async fn a_hint_looks_at_once_and_wakes_only_on_a_difference() {
     assert!(changed.elapsed() < Duration::from_secs(1));
     assert_eq!(backend.calls() - calls, 1, "one batch");
     rig.quiet(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_provably_did_not_change_is_not_read_again() {
+    let (mut rig, backend) = (Rig::new(), Scripted::versioned(1));
+    let session = rig.session("store", 1, &backend);
+    let items: Vec<_> = (0..5).map(|n| item("store", &format!("app/{n}"))).chain([search("store")]).collect();
+    (0..5).for_each(|n| backend.set(&format!("app/{n}"), "1"));
+    for (n, item) in items.iter().enumerate() {
+        rig.reconcile(&n.to_string(), Some(HOUR), &session, std::slice::from_ref(item), Instant::now()).await;
+    }
+    let before = backend.calls();
+    rig.quiet(24 * HOUR).await;
+    backend.hint();
+    rig.quiet(HOUR).await;
+    assert_eq!(backend.calls(), before, "nothing changed, nothing was read");
+    backend.set("app/3", "2");
+    backend.hint();
+    let mut woken = [rig.woken().await.object.name, rig.woken().await.object.name];
+    woken.sort();
+    assert_eq!(woken, ["3", "5"], "the value and the search");
+    backend.remove("app/4");
+    backend.hint();
+    assert_eq!(rig.woken().await.cause, Cause::Failing, "what is not there is no version, and is looked at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_credential_reads_once_what_the_former_one_knew() {
+    let (mut rig, backend) = (Rig::new(), Scripted::versioned(1));
+    let session = rig.session_with("store", 1, "1", &backend);
+    backend.set("app/a", "1");
+    rig.reconcile("x", Some(HOUR), &session, &[item("store", "app/a")], Instant::now()).await;
+    let rotated = rig.session_with("store", 1, "2", &backend);
+    rig.register("x", Some(HOUR), &rotated, [(&item("store", "app/a"), None, None)].into_iter());
+    let before = backend.calls();
+    rig.quiet(Duration::from_secs(60)).await;
+    assert_eq!(backend.calls() - before, 1);
+    rig.quiet(10 * HOUR).await;
+    assert_eq!(backend.calls() - before, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -182,6 +182,15 @@ impl Ledger {
         self.wake(now, wakes)
     }
 
+    /// Takes in that at `at` the item was still what the last look saw. `None` when that was no value: then it has to be looked at.
+    pub fn observe_unchanged(&mut self, now: Moment, item: &Item, at: i64) -> Option<Vec<Waking>> {
+        let view = self.ids.get(item).and_then(|id| self.tracks.get(id)).map(|track| track.view);
+        match view {
+            Some(View::Value(mac)) => Some(self.observe(now, None, item, at, Seen::Value(mac))),
+            Some(View::Unseen | View::Fault(_)) | None => None,
+        }
+    }
+
     /// Looks at the object's items now, and wakes it when that is done.
     pub fn ask(&mut self, now: Moment, object: &ObjectKey) -> Vec<Waking> {
         self.tick(now);

@@ -417,6 +417,21 @@ fn a_hint_of_keys_is_followed_by_looks_at_these_and_at_searches_only() {
 }
 
 #[test]
+fn what_is_known_to_be_unchanged_counts_as_a_look_and_wakes_nobody_but_who_asked() {
+    let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1)]);
+    ledger.observe(at(2), None, &numbered(1), 2, found(1));
+    let due = ledger.next_due("store").unwrap();
+    assert_eq!(ledger.observe_unchanged(at(due), &numbered(1), due), Some(vec![]));
+    assert!(ledger.next_due("store").unwrap() > due, "its next slot");
+    ledger.ask(at(due + 1), &object("a"));
+    let wakings = ledger.observe_unchanged(at(due + 2), &numbered(1), due + 2).unwrap();
+    assert_eq!(names(&wakings), [("a", Cause::Asked)]);
+    ledger.observe(at(due + 3), None, &numbered(1), due + 3, unavailable());
+    assert_eq!(ledger.observe_unchanged(at(due + 4), &numbered(1), due + 4), None, "a fault is not unchanged: it is looked at");
+    assert_eq!(ledger.observe_unchanged(at(due + 5), &numbered(2), due + 5), None, "nobody uses it");
+}
+
+#[test]
 fn the_brake_holds_until_it_is_confirmed_and_then_wakes_who_waited() {
     let items: Vec<Item> = (0..8).map(numbered).collect();
     let mut ledger = settled(Timings::default(), Some(HOUR), &items);

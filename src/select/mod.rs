@@ -6,6 +6,7 @@
 mod json;
 mod jsonpath;
 mod key;
+mod map;
 mod notation;
 mod property;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use crate::{
     crd::v1alpha1::{Entry, Place, Reference, RemoteValue},
     fault::{Class, Fault, Reason, quote},
-    item::{Fetched, Reading, Sighting},
+    item::{Fetched, Form, Reading, Sighting},
     name::RemoteKey,
     secret::SecretValue,
 };
@@ -82,9 +83,9 @@ fn select(entry: &Entry<'_>, sighting: &Sighting) -> Result<Part, Fault> {
     }
 }
 
-fn found(reading: &Reading) -> Result<&SecretValue, Fault> {
+fn found(reading: &Reading) -> Result<&Fetched, Fault> {
     match reading {
-        Reading::Found(fetched) => Ok(&fetched.value),
+        Reading::Found(fetched) => Ok(fetched),
         Reading::Absent(fault) | Reading::Unknown(fault) => Err(fault.clone()),
     }
 }
@@ -104,10 +105,10 @@ fn own_key(place: Place<'_>) -> Result<String, Fault> {
 }
 
 /// One value, or the part of it that `property` names.
-fn single(value: &SecretValue, reference: &RemoteValue) -> Result<SecretValue, Fault> {
+fn single(fetched: &Fetched, reference: &RemoteValue) -> Result<SecretValue, Fault> {
     let selected = match reference.property.as_deref() {
-        None => Some(value.clone()),
-        Some(property) => part_of(value, reference, property)?,
+        None => Some(whole(fetched, || shown(reference))?),
+        Some(property) => part_of(fetched, reference, property)?,
     };
     selected.filter(|value| !value.is_empty()).ok_or_else(|| {
         let remedy = "store a value, or remove the entry";
@@ -115,10 +116,29 @@ fn single(value: &SecretValue, reference: &RemoteValue) -> Result<SecretValue, F
     })
 }
 
+/// All of a value as one text. What `what` names is said to be at fault.
+fn whole(fetched: &Fetched, what: impl Fn() -> String) -> Result<SecretValue, Fault> {
+    match fetched.form {
+        Form::Whole => Ok(fetched.value.clone()),
+        Form::Map => match map::whole(&fetched.value) {
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(member)) => {
+                let (what, member) = (what(), quote(&member));
+                let remedy = "name a member with property, or take all with dataFrom.extract";
+                Err(Fault::invalid(Reason::InvalidData, format!("{what} cannot be one text, its member {member} is no UTF-8: {remedy}")))
+            }
+            Err(flaw) => Err(Fault::invalid(Reason::InvalidData, format!("{} cannot be used, {flaw}: correct the value", what()))),
+        },
+    }
+}
+
 /// `None` is JSON null.
-fn part_of(value: &SecretValue, reference: &RemoteValue, property: &str) -> Result<Option<SecretValue>, Fault> {
+fn part_of(fetched: &Fetched, reference: &RemoteValue, property: &str) -> Result<Option<SecretValue>, Fault> {
     let unusable = |miss: Miss| unusable(reference, property, miss);
-    let value = notation::as_json(value, &reference.key).map_err(|flaw| unusable(flaw.into()))?;
+    if fetched.form == Form::Map {
+        return map::part(&fetched.value, property).map_err(unusable);
+    }
+    let value = notation::as_json(&fetched.value, &reference.key).map_err(|flaw| unusable(flaw.into()))?;
     let document = json::parse(&value).map_err(|flaw| unusable(flaw.into()))?;
     let selected = property::select(document, property).map_err(unusable)?;
     selected.deliver().map_err(|flaw| unusable(flaw.into()))
@@ -144,10 +164,11 @@ fn unusable(reference: &RemoteValue, property: &str, miss: Miss) -> Fault {
 }
 
 /// Every member of a JSON object. A single empty string is a value; null is none.
-fn spread(value: &SecretValue, reference: &RemoteValue) -> Result<Part, Fault> {
-    let selected = match reference.property.as_deref() {
-        None => Some(value.clone()),
-        Some(property) => part_of(value, reference, property)?,
+fn spread(fetched: &Fetched, reference: &RemoteValue) -> Result<Part, Fault> {
+    let selected = match (fetched.form, reference.property.as_deref()) {
+        (Form::Map, None) => return spread_map(&fetched.value, reference),
+        (Form::Whole, None) => Some(fetched.value.clone()),
+        (_, Some(property)) => part_of(fetched, reference, property)?,
     };
     let invalid = |why: &str| Fault::invalid(Reason::InvalidData, format!("{} cannot be extracted, {why}", shown(reference)));
     let empty = |what: &str| Fault::invalid(Reason::EmptyValue, format!("{} {what}: store a value, or remove it", shown(reference)));
@@ -175,6 +196,21 @@ fn spread(value: &SecretValue, reference: &RemoteValue) -> Result<Part, Fault> {
     if part.values.is_empty() { Err(empty("has no members")) } else { Ok(part.values) }
 }
 
+/// Every member of a map of bytes, byte by byte.
+fn spread_map(value: &SecretValue, reference: &RemoteValue) -> Result<Part, Fault> {
+    let flawed = |flaw: json::Flaw| {
+        Fault::invalid(Reason::InvalidData, format!("{} cannot be extracted, {flaw}: correct the value", shown(reference)))
+    };
+    let mut part = Keys::default();
+    for (name, bytes) in map::members(value).map_err(flawed)? {
+        part.insert(&name, bytes)?;
+    }
+    if part.values.is_empty() {
+        return Err(Fault::invalid(Reason::EmptyValue, format!("{} has no members: store a value, or remove it", shown(reference))));
+    }
+    Ok(part.values)
+}
+
 /// Every value of a search, under its name.
 fn rename(found: &BTreeMap<RemoteKey, Fetched>) -> Result<Part, Fault> {
     if found.is_empty() {
@@ -186,7 +222,7 @@ fn rename(found: &BTreeMap<RemoteKey, Fetched>) -> Result<Part, Fault> {
             let remedy = "store a value, or narrow find";
             return Err(Fault::invalid(Reason::EmptyValue, format!("remote key {} is empty: {remedy}", quote(name.as_str()))));
         }
-        part.insert(name.as_str(), fetched.value.clone())?;
+        part.insert(name.as_str(), whole(fetched, || format!("remote key {}", quote(name.as_str())))?)?;
     }
     Ok(part.values)
 }

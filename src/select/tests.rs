@@ -9,7 +9,7 @@ use super::{EntryFault, MAX_BYTES, MAX_KEYS, assemble};
 use crate::{
     crd::v1alpha1::ExternalSecretSpec,
     fault::{Class, Fault, Reason},
-    item::{Fetched, Reading, Sighting},
+    item::{Fetched, Form, Reading, Sighting},
     name::{ProviderKind, RemoteKey},
     secret::SecretValue,
 };
@@ -18,11 +18,11 @@ use crate::{
 const CANARY: &str = "cAnArY";
 
 fn value(bytes: &[u8]) -> Sighting {
-    Sighting::Value(Reading::Found(Fetched { value: SecretValue::new(bytes.to_vec()), version: None }))
+    Sighting::Value(Reading::Found(Fetched { value: SecretValue::new(bytes.to_vec()), form: Form::Whole, version: None }))
 }
 
 fn names(found: &[(&str, &str)]) -> Sighting {
-    let fetched = |text: &str| Fetched { value: SecretValue::from(text.to_owned()), version: None };
+    let fetched = |text: &str| Fetched { value: SecretValue::from(text.to_owned()), form: Form::Whole, version: None };
     let key = |name: &str| RemoteKey::parse(ProviderKind::File, name).unwrap();
     let values: std::collections::BTreeMap<_, _> = found.iter().map(|(name, text)| (key(name), fetched(text))).collect();
     Sighting::Found(Ok(values.into()))
@@ -56,6 +56,66 @@ fn only(mut faults: Vec<EntryFault>) -> Fault {
 
 fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect()
+}
+
+/// A Secret or ConfigMap as provider `kubernetes` gives it.
+fn map(document: &str) -> Sighting {
+    Sighting::Value(Reading::Found(Fetched { value: SecretValue::from(document.to_owned()), form: Form::Map, version: None }))
+}
+
+#[test]
+fn a_member_of_a_map_is_taken_byte_by_byte() {
+    let document =
+        r#"{"a.b":"dots","bin":{"base64":"AP8="},"conf":"{\"x\": {\"y\": 7}, \"base64\": \"no\"}","empty":"","text":"\u00e9\n"}"#;
+    let of = |property: Option<&str>| {
+        let mut reference = json!({"key": "doc"});
+        reference["property"] = json!(property);
+        let spec = json!({"secretStoreRef": {"name": "s"}, "data": [{"secretKey": "k", "remoteRef": reference}]});
+        let spec: ExternalSecretSpec = serde_json::from_value(spec).unwrap();
+        let data = assemble(&[(spec.entries().unwrap()[0], &map(document))]);
+        data.map(|data| data["k"].expose().to_vec()).map_err(|faults| only(faults).reason)
+    };
+    let cases: [(Option<&str>, Result<&[u8], Reason>); 9] = [
+        (Some("bin"), Ok(b"\x00\xff")),
+        (Some("a.b"), Ok(b"dots")),
+        (Some("text"), Ok("é\n".as_bytes())),
+        (Some("conf.x.y"), Ok(b"7")),
+        (Some("conf.x.z"), Err(Reason::InvalidData)),
+        (Some("bin.base64"), Err(Reason::InvalidData)),
+        (Some("none"), Err(Reason::InvalidData)),
+        (Some("empty"), Err(Reason::EmptyValue)),
+        (None, Err(Reason::InvalidData)),
+    ];
+    for (property, expected) in cases {
+        assert_eq!(of(property), expected.map(<[u8]>::to_vec), "{property:?}");
+    }
+}
+
+#[test]
+fn a_map_is_one_text_only_where_all_of_it_is_text() {
+    let spec = json!({"data": [{"secretKey": "k", "remoteRef": {"key": "doc"}}]});
+    let text = r#"{"a":"1","b":"x"}"#;
+    assert_eq!(assembled(spec.clone(), &[map(text)]).map_err(only), Ok(pairs(&[("k", text)])));
+    let fault = only(assembled(spec, &[map(r#"{"a":"cAnArY","bin":{"base64":"AP8="}}"#)]).unwrap_err());
+    assert_eq!(fault.reason, Reason::InvalidData);
+    assert!(fault.detail.contains("\"bin\"") && fault.detail.contains("dataFrom.extract") && !fault.detail.contains(CANARY), "{fault}");
+}
+
+#[test]
+fn extract_gives_every_member_of_a_map_byte_by_byte() {
+    let of = |document: &str| {
+        let spec = json!({"secretStoreRef": {"name": "s"}, "dataFrom": [{"extract": {"key": "doc"}}]});
+        let spec: ExternalSecretSpec = serde_json::from_value(spec).unwrap();
+        let data = assemble(&[(spec.entries().unwrap()[0], &map(document))]);
+        data.map(|data| data.into_iter().map(|(key, value)| (key, value.expose().to_vec())).collect::<Vec<_>>())
+            .map_err(|faults| only(faults).reason)
+    };
+    let expected = vec![("bin".to_owned(), vec![0, 255]), ("empty".to_owned(), vec![]), ("tls.crt".to_owned(), b"x".to_vec())];
+    assert_eq!(of(r#"{"bin":{"base64":"AP8="},"empty":"","tls.crt":"x"}"#), Ok(expected));
+    assert_eq!(of("{}"), Err(Reason::EmptyValue));
+    for broken in [r#"{"a":{"other":"AP8="}}"#, r#"{"a":{"base64":"%"}}"#, r#"{"a":1}"#, "[]", "{"] {
+        assert_eq!(of(broken), Err(Reason::InvalidData), "{broken}");
+    }
 }
 
 #[test]

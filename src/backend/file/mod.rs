@@ -38,7 +38,7 @@ use crate::{
     backend::{Backend, List, Settings},
     crd::v1alpha1::{FileFormat, FileProvider},
     fault::{Class, Fault, Reason},
-    item::{Fetched, Hint, Reading},
+    item::{Fetched, Form, Hint, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
 };
 
@@ -168,7 +168,7 @@ fn read(reader: &mut Reader, wanted: &RemoteRef) -> Reading {
         Err(fault) => return Reading::Unknown(fault),
     };
     match reader.get(wanted.key.as_str(), version) {
-        Ok((value, version)) => Reading::Found(Fetched { value, version: Some(version.to_string()) }),
+        Ok((value, version)) => Reading::Found(Fetched { value, form: Form::Whole, version: Some(version.to_string()) }),
         Err(error) => {
             let fault = Fault::from(error);
             if fault.class == Class::Absent { Reading::Absent(fault) } else { Reading::Unknown(fault) }

@@ -10,7 +10,10 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::{failure::Failure, login};
-use crate::{item::Fetched, secret::SecretValue};
+use crate::{
+    item::{Fetched, Form},
+    secret::SecretValue,
+};
 
 /// A whole answer.
 pub(super) struct Answer {
@@ -146,7 +149,7 @@ fn kept_version(answer: &Answer, asked: Option<u64>) -> Result<Option<Kept>, Fai
     Ok(match data {
         Some(text) if text.get().starts_with('{') => {
             let value = SecretValue::new(text.get().as_bytes().to_vec());
-            Some(Kept::Value(Fetched { value, version: Some(metadata.version.to_string()) }))
+            Some(Kept::Value(Fetched { value, form: Form::Whole, version: Some(metadata.version.to_string()) }))
         }
         Some(_) => None,
         None if metadata.destroyed => Some(Kept::Destroyed),

@@ -7,7 +7,7 @@ use crate::{
     digest::DigestKey,
     engine::scene::{Scene, foreign, noon},
     fault::{Fault, Reason},
-    item::{Fetched, Found, Reading, Sighting},
+    item::{Fetched, Form, Found, Reading, Sighting},
     name::{ProviderKind, RemoteKey},
     secret::SecretValue,
 };
@@ -376,7 +376,7 @@ fn searching(policy: &str) -> Scene {
 /// What a search shows: values under some names, and names of which the store gives no value.
 fn seen_by_search(values: &[&str], withheld: &[(&str, Reason)]) -> Sighting {
     let key = |name: &str| RemoteKey::parse(ProviderKind::File, name).unwrap();
-    let fetched = |name: &str| Fetched { value: SecretValue::from(format!("value of {name}")), version: None };
+    let fetched = |name: &str| Fetched { value: SecretValue::from(format!("value of {name}")), form: Form::Whole, version: None };
     Sighting::Found(Ok(Found {
         values: values.iter().map(|name| (key(name), fetched(name))).collect(),
         withheld: withheld.iter().map(|(name, reason)| (key(name), Fault::absent(*reason, format!("{name} is withheld")))).collect(),

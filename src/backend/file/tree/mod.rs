@@ -16,7 +16,7 @@ use self::walk::{Folder, TreeError};
 use crate::{
     backend::{Backend, List, not_found},
     fault::{Fault, Reason},
-    item::{Fetched, Hint, Reading},
+    item::{Fetched, Form, Hint, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef},
 };
 
@@ -93,7 +93,7 @@ fn read(folder: &Folder, wanted: &RemoteRef) -> Reading {
         return Reading::Unknown(Fault::invalid(Reason::InvalidSpec, detail));
     }
     match folder.read(key) {
-        Ok(Some(value)) => Reading::Found(Fetched { value, version: None }),
+        Ok(Some(value)) => Reading::Found(Fetched { value, form: Form::Whole, version: None }),
         Ok(None) => Reading::Absent(not_found(&wanted.key)),
         Err(error) => Reading::Unknown(error.into()),
     }
