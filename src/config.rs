@@ -417,6 +417,8 @@ impl Layer {
                     .collect(),
                 call_timeout: self.call_timeout.unwrap_or_default().0,
                 proxies,
+                // Known once the cluster is.
+                api_server: None,
             },
             unknown_variables: ours.into_keys().filter(|name| name.starts_with(PREFIX) && !known(name)).collect(),
         })

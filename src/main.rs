@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use keyferry::{
+    backend::Settings,
     cli::{
         crds::{self, CrdsArgs},
         store::{self, StoreArgs},
@@ -130,6 +131,7 @@ async fn operate(config: Config, metrics: Metrics) -> anyhow::Result<()> {
 /// Waits for the Lease, works while it is held, and releases it after the last write.
 async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, stop: CancellationToken) -> anyhow::Result<()> {
     let api = cluster::configuration(config.kubeconfig.as_deref()).await.context("cannot find the cluster")?;
+    let api_server = cluster::api_server(&api);
     let elector = Elector::connect(api.clone(), lease_settings(&config), metrics.clone(), health).context("cannot reach the cluster")?;
     let Some(held) = elector.acquire(&synced, &stop).await else { return Ok(()) };
     let leadership = held.leadership();
@@ -139,7 +141,7 @@ async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, s
         cluster,
         protected: config.protected_namespaces.iter().cloned().collect(),
         namespace: config.namespace,
-        settings: config.backends,
+        settings: Settings { api_server: Some(api_server), ..config.backends },
         timings: config.timings,
         concurrency: u16::try_from(config.write_concurrency.saturating_mul(2)).unwrap_or(u16::MAX),
         store_concurrency: STORE_CONCURRENCY,

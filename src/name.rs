@@ -56,6 +56,7 @@ impl fmt::Display for StoreName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProviderKind {
     Vault,
+    Kubernetes,
     File,
     /// Variables whose names are flat: `db/password` is `DB_PASSWORD`.
     Env,
@@ -69,7 +70,8 @@ pub enum ProviderKind {
 /// At most 2,048 bytes. `vault` and `file`: segments between single slashes, no leading or trailing slash, no `.` or `..`
 /// segment, no control character. `env`: lower case, and exactly one spelling per variable, so that no rule on `db/password` is
 /// passed by asking for `DB_PASSWORD`: flat names have `/` wherever the variable has `_`; nested names have `/` for `__` and `_`
-/// inside a segment. `fake`: as written.
+/// inside a segment. `kubernetes`: the name of a Secret, or `configmap/` and the name of a ConfigMap; `secret/<name>` is `<name>`.
+/// `fake`: as written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RemoteKey(String);
 
@@ -92,6 +94,8 @@ pub enum KeyError {
     Traversal,
     #[error("the remote key has a control character: remove it")]
     Control,
+    #[error("the remote key names no Secret or ConfigMap: write the name of a Secret, or configmap/<name>")]
+    NoObject,
     #[error("the remote key names no variable: use letters, digits and single '/', '_', '-' or '.' between them")]
     NoVariable,
 }
@@ -139,11 +143,28 @@ fn canonical(provider: ProviderKind, text: &str, in_variable: impl Fn(char) -> b
     }
     let joined = match provider {
         ProviderKind::Vault | ProviderKind::File => segments.join("/"),
+        ProviderKind::Kubernetes => object(&segments, in_variable)?,
         ProviderKind::Env => variable(&segments.join("_"), in_variable, "_")?,
         ProviderKind::EnvNested => variable(&segments.join("__"), in_variable, "__")?,
         ProviderKind::Fake => text.to_owned(),
     };
     if joined.is_empty() { Err(KeyError::Empty) } else { Ok(joined) }
+}
+
+/// The one key of a Secret or ConfigMap. What stands for itself in a name includes `*` where it is a pattern.
+fn object(segments: &[&str], in_variable: impl Fn(char) -> bool) -> Result<String, KeyError> {
+    let is_object = |name: &str| {
+        name.len() <= 253
+            && name.chars().all(|character| (in_variable(character) && !character.is_ascii_uppercase()) || matches!(character, '-' | '.'))
+    };
+    match segments {
+        [] => Ok(String::new()),
+        [name] if is_object(name) => Ok((*name).to_owned()),
+        // A name has no slash that `**` could cross; without its segment it would cross into the ConfigMaps.
+        ["secret", name] if is_object(name) => Ok(name.replace("**", "*")),
+        [kind, name] if is_object(name) && (*kind == "configmap" || is_object(kind) && kind.contains('*')) => Ok(format!("{kind}/{name}")),
+        _ => Err(KeyError::NoObject),
+    }
 }
 
 /// The one key of a variable whose hierarchy is marked by `mark`.
@@ -162,7 +183,7 @@ fn variable(name: &str, in_variable: impl Fn(char) -> bool, mark: &str) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::{KeyError, ProviderKind, RemoteKey};
+    use super::{KeyError, ProviderKind, RemoteKey, canonical_pattern};
 
     #[test]
     fn spellings_of_one_key_compare_equal() {
@@ -185,6 +206,30 @@ mod tests {
         }
         assert_eq!(RemoteKey::parse(ProviderKind::Vault, &"x".repeat(2049)), Err(KeyError::TooLong));
         assert_eq!(RemoteKey::parse(ProviderKind::Fake, ""), Err(KeyError::Empty));
+    }
+
+    #[test]
+    fn a_secret_and_a_configmap_have_exactly_one_key_each() {
+        for (text, canonical) in [
+            ("db", "db"),
+            ("/secret//db/", "db"),
+            ("configmap/app.conf", "configmap/app.conf"),
+            ("secret", "secret"),
+            ("configmap", "configmap"),
+        ] {
+            assert_eq!(RemoteKey::parse(ProviderKind::Kubernetes, text).unwrap().as_str(), canonical, "{text}");
+        }
+        for text in
+            ["DB", "a_b", "a b", "pod/x", "configmap/a/b", "secret/a/b", "a/b", "*", "configmap/*", "a?x=1", "%2e", &"x".repeat(254)]
+        {
+            assert_eq!(RemoteKey::parse(ProviderKind::Kubernetes, text), Err(KeyError::NoObject), "{text}");
+        }
+        assert_eq!(RemoteKey::parse(ProviderKind::Kubernetes, "../default/x"), Err(KeyError::Traversal));
+        assert_eq!(RemoteKey::parse(ProviderKind::Kubernetes, "/"), Err(KeyError::Empty));
+        let patterns = [("secret/app-**", "app-*"), ("configmap/*", "configmap/*"), ("**", "**"), ("*/x", "*/x"), ("db-*", "db-*")];
+        for (text, canonical) in patterns {
+            assert_eq!(canonical_pattern(ProviderKind::Kubernetes, text).unwrap(), canonical, "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Granted, SeenStore, provider};
 use crate::{
-    crd::v1alpha1::{CaProvider, CaProviderType, Provider, SecretKeyRef, ServiceAccountRef, VaultAuth, VaultProvider},
+    crd::v1alpha1::{
+        CaProvider, CaProviderType, KubernetesAccount, KubernetesAuth, KubernetesProvider, Provider, SecretKeyRef, ServiceAccountRef,
+        VaultAuth, VaultProvider,
+    },
     fault::{Fault, Reason, quote},
     name::StoreName,
 };
@@ -19,6 +22,7 @@ pub enum Role {
     Jwt,
     ClientCertificate,
     ClientKey,
+    Kubeconfig,
     /// Certificates that sign the server's.
     Authority,
 }
@@ -50,7 +54,7 @@ pub struct CredentialKey {
 pub struct TokenAccount {
     pub namespace: String,
     pub name: String,
-    /// Never empty.
+    /// Empty only for this cluster: then whom its API server takes tokens for.
     pub audiences: Vec<String>,
     /// The token is for the API server of this cluster, and goes nowhere else.
     pub is_for_this_cluster: bool,
@@ -100,6 +104,7 @@ pub fn credential(store: &SeenStore<'_>) -> Result<Granted<CredentialRefs>, Faul
     let mut naming = Naming { store: store.name, refs: CredentialRefs::default() };
     match provider(store)? {
         Provider::Vault(vault) => naming.vault(vault)?,
+        Provider::Kubernetes(kubernetes) => naming.kubernetes(kubernetes)?,
         Provider::File(_) | Provider::Env(_) | Provider::Fake(_) => {}
     }
     Ok(Granted(naming.refs))
@@ -117,6 +122,49 @@ impl Naming<'_> {
             self.authority("provider.vault.caProvider", authority)?;
         }
         self.vault_auth(&vault.auth)
+    }
+
+    fn kubernetes(&mut self, spec: &KubernetesProvider) -> Result<(), Fault> {
+        let at = |field: &str| format!("provider.kubernetes.{field}");
+        if let Some(authority) = spec.server.as_ref().and_then(|server| server.ca_provider.as_ref()) {
+            self.authority(&at("server.caProvider"), authority)?;
+        }
+        match (&spec.auth, &spec.auth_ref) {
+            (None, Some(kubeconfig)) if spec.server.is_none() => self.secret(Role::Kubeconfig, &at("authRef"), kubeconfig, "kubeconfig"),
+            (Some(KubernetesAuth { service_account: Some(account), token: None, cert: None }), None) => {
+                let is_elsewhere = spec.server.as_ref().is_some_and(|server| server.url.is_some());
+                self.kubernetes_account(&at("auth.serviceAccount"), account, is_elsewhere)
+            }
+            (Some(KubernetesAuth { service_account: None, token: Some(token), cert: None }), None) => {
+                self.secret(Role::Token, &at("auth.token.bearerToken"), &token.bearer_token, "token")
+            }
+            (Some(KubernetesAuth { service_account: None, token: None, cert: Some(cert) }), None) => {
+                self.secret(Role::ClientCertificate, &at("auth.cert.clientCert"), &cert.client_cert, "tls.crt")?;
+                self.secret(Role::ClientKey, &at("auth.cert.clientKey"), &cert.client_key, "tls.key")
+            }
+            _ => Err(Fault::invalid(
+                Reason::InvalidSpec,
+                "provider.kubernetes needs exactly one of auth.serviceAccount, auth.token, auth.cert, and authRef without server: set one",
+            )),
+        }
+    }
+
+    /// A token for this cluster's API server goes to no other server: for another an audience has to be named.
+    fn kubernetes_account(&mut self, field: &str, named: &KubernetesAccount, is_elsewhere: bool) -> Result<(), Fault> {
+        let namespace = self.namespace(field, named.namespace.as_deref())?;
+        let audiences = named.audiences.clone().unwrap_or_default();
+        if is_elsewhere && audiences.is_empty() {
+            let detail = format!("{field}.audiences is needed with server.url: name the audience that the other cluster takes tokens for");
+            return Err(Fault::invalid(Reason::InvalidSpec, detail));
+        }
+        if is_elsewhere && audiences.iter().any(|audience| is_api_server(audience)) {
+            let detail =
+                format!("{field}.audiences names this cluster's API server, and server.url another server: name the one it is for");
+            return Err(Fault::not_allowed(detail));
+        }
+        let (name, is_for_this_cluster) = (named.name.clone(), !is_elsewhere);
+        self.refs.account = Some(TokenAccount { namespace, name, audiences, is_for_this_cluster });
+        Ok(())
     }
 
     fn vault_auth(&mut self, auth: &VaultAuth) -> Result<(), Fault> {

@@ -153,6 +153,7 @@ pub fn judge(asker: &Asker<'_>, store: &StoreName, seen: Option<&SeenStore<'_>>,
 pub fn provider_kind(provider: Provider<'_>) -> ProviderKind {
     match provider {
         Provider::Vault(_) => ProviderKind::Vault,
+        Provider::Kubernetes(_) => ProviderKind::Kubernetes,
         Provider::File(_) => ProviderKind::File,
         Provider::Env(env) => match env.style.unwrap_or_default() {
             EnvStyle::Flat => ProviderKind::Env,
@@ -176,7 +177,7 @@ fn admitted<'s, 'a>(asker: &Asker<'_>, store: &StoreName, seen: Option<&'s SeenS
         (_, Some(seen)) if seen.name != store => Err(Fault::new(crate::fault::Class::Bug, Reason::StoreNotReady, "another store was looked up")),
         (StoreName::Namespaced { .. }, Some(seen)) => match provider(seen)? {
             Provider::Env(_) => Err(Fault::not_allowed("provider env is for ClusterSecretStores only: use another provider in a SecretStore")),
-            Provider::Vault(_) | Provider::File(_) | Provider::Fake(_) => Ok(seen),
+            Provider::Vault(_) | Provider::Kubernetes(_) | Provider::File(_) | Provider::Fake(_) => Ok(seen),
         },
         (StoreName::Cluster { name }, seen) => seen.filter(|seen| admits_namespace(asker, seen)).ok_or_else(|| {
             let (name, namespace) = (quote(name), quote(asker.namespace));
@@ -199,7 +200,10 @@ fn admits_namespace(asker: &Asker<'_>, seen: &SeenStore<'_>) -> bool {
 
 fn provider<'a>(store: &SeenStore<'a>) -> Result<Provider<'a>, Fault> {
     store.spec.provider().provider().ok_or_else(|| {
-        Fault::invalid(Reason::InvalidSpec, format!("{} needs exactly one provider: set one of vault, file, env, fake", store.name))
+        Fault::invalid(
+            Reason::InvalidSpec,
+            format!("{} needs exactly one provider: set one of vault, kubernetes, file, env, fake", store.name),
+        )
     })
 }
 
@@ -223,6 +227,7 @@ fn find_wanted(asker: &Asker<'_>, store: &SeenStore<'_>, find: &Find) -> Result<
         None => None,
         // "/" is the root, as in ESO manifests.
         Some(path) if provider != ProviderKind::Fake && path.trim_matches('/').is_empty() => None,
+        Some(path) if provider == ProviderKind::Kubernetes => kind_searched(path)?,
         Some(path) => Some(RemoteKey::parse(provider, path).map_err(|error| bad_key(path, error))?),
     };
     let listing = Listing { path, tags: find.tags.clone().unwrap_or_default() };
@@ -230,6 +235,18 @@ fn find_wanted(asker: &Asker<'_>, store: &SeenStore<'_>, find: &Find) -> Result<
         FindRef { provider, listing, regexp: find.name.as_ref().map(|name| name.regexp.clone()), allowed: allowed(asker, store, provider) };
     Search::new(&wanted)?;
     Ok(wanted)
+}
+
+/// Names of Secrets and ConfigMaps have no folders: a path says which of the two are searched.
+fn kind_searched(path: &str) -> Result<Option<RemoteKey>, Fault> {
+    match path.trim_matches('/') {
+        "secret" => Ok(None),
+        kind @ "configmap" => RemoteKey::parse(ProviderKind::Kubernetes, kind).map(Some).map_err(|error| bad_key(path, error)),
+        _ => Err(Fault::invalid(
+            Reason::InvalidSpec,
+            format!("find.path {} is none of provider kubernetes: remove it (for Secrets), or write configmap", quote(path)),
+        )),
+    }
 }
 
 /// The patterns that bind this namespace; `None` admits every key, an empty list none.

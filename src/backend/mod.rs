@@ -5,6 +5,7 @@
 pub mod env;
 pub mod fake;
 pub mod file;
+pub mod kubernetes;
 pub mod transport;
 #[cfg(feature = "vault")]
 pub mod vault;
@@ -99,6 +100,16 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// The forward proxies that clients of backends go through.
     pub proxies: transport::Proxies,
+    /// The API server of the cluster in which the operator works, for provider `kubernetes`.
+    pub api_server: Option<ApiServer>,
+}
+
+/// An API server as the operator itself knows it. Not the operator's right to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiServer {
+    pub url: String,
+    /// Certificates (DER) that sign the server's; without any, the system's own authorities.
+    pub authorities: Vec<Vec<u8>>,
 }
 
 /// Mints tokens of a ServiceAccount for a login.
@@ -109,6 +120,9 @@ pub trait TokenSource: fmt::Debug + Send + Sync {
     /// # Errors
     /// `StoreNotReady` with what to do: no consent, no right, no API server.
     async fn token(&self) -> Result<SecretValue, Fault>;
+
+    /// The token that was given last was refused: the next one is a new one.
+    async fn forget(&self);
 }
 
 /// What a provider's `auth` names, already read.
@@ -127,6 +141,7 @@ pub fn open(store: &StoreName, provider: Provider<'_>, credentials: &Credentials
         Provider::File(spec) => file::open(store, spec, settings),
         Provider::Env(spec) => env::open(store, spec, settings),
         Provider::Fake(spec) => Ok(fake::open(spec)),
+        Provider::Kubernetes(spec) => kubernetes::open(spec, credentials, settings),
         #[cfg(feature = "vault")]
         Provider::Vault(spec) => vault::open(spec, credentials, settings),
         #[cfg(not(feature = "vault"))]

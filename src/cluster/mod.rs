@@ -32,6 +32,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     access::{Holder, HolderKind},
+    backend::ApiServer,
     crd::v1alpha1::{ExternalSecret, ExternalSecretStatus},
     digest::DigestKey,
     metrics::{Metrics, Write},
@@ -173,6 +174,12 @@ fn names_proxy(file: &kube::config::Kubeconfig) -> bool {
     cluster
         .and_then(|cluster| cluster.cluster.as_ref())
         .is_some_and(|cluster| cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty()))
+}
+
+/// Where the cluster is and whom it is known by, without any right to it.
+#[must_use]
+pub fn api_server(config: &kube::Config) -> ApiServer {
+    ApiServer { url: config.cluster_url.to_string(), authorities: config.root_cert.clone().unwrap_or_default() }
 }
 
 /// Why there is no way to the cluster.

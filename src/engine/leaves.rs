@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     core::PartialObjectMeta,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     access::{CredentialKey, Search, TokenAccount},
-    backend::{self, Backend, Credentials, Settings, TokenSource},
+    backend::{self, ApiServer, Backend, Credentials, Settings, TokenSource},
     cluster::target::TargetIndex,
     crd::{
         manifest,
@@ -55,6 +56,8 @@ struct Specs {
     object: Value,
     own: Value,
     shared: Value,
+    /// Where the operator's own API server is.
+    api_server: String,
 }
 
 impl Specs {
@@ -193,7 +196,7 @@ fn rows(servers: &[Server; 2]) -> Vec<Row> {
     let mut shared = fake("shared");
     shared["allowAllNamespaces"] = json!(true);
     let object = json!({"secretStoreRef": {"name": "main"}, "data": [{"secretKey": "k", "remoteRef": {"key": "doc", "property": "a"}}]});
-    let specs = Specs { object, own: fake("own"), shared };
+    let specs = Specs { object, own: fake("own"), shared, api_server: servers[0].url.clone() };
     let mut rows = of_the_object(&specs);
     rows.extend(of_entries(&specs));
     for kind in ["SecretStore", "ClusterSecretStore"] {
@@ -285,7 +288,8 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     let env = json!({"prefix": "APP_"});
     let credential = |namespace: Option<&str>| json!({"name": "t", "namespace": namespace.map_or(Value::Null, Value::from)});
     let vault = json!({"server": servers[0].url, "auth": {"tokenSecretRef": credential(is_cluster.then_some("vault"))}});
-    for (arm, block) in [("fake", &fake), ("file", &file), ("env", &env), ("vault", &vault)] {
+    let kubernetes = json!({"auth": {"serviceAccount": {"name": "sa", "namespace": if is_cluster { "vault" } else { "team" }}}});
+    for (arm, block) in [("fake", &fake), ("file", &file), ("env", &env), ("vault", &vault), ("kubernetes", &kubernetes)] {
         add(arm, json!({}), block.clone(), Value::Null);
     }
     add("fake.data[].key", json!({"fake": fake}), json!("doc"), json!("another"));
@@ -303,6 +307,7 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     add("vault.path", json!({"vault": vault}), json!("team"), Value::Null);
     add("vault.caBundle", json!({"vault": vault}), json!("bm8gY2VydGlmaWNhdGU="), Value::Null);
     of_vault(is_cluster, &vault, &mut add);
+    of_kubernetes(is_cluster, &kubernetes, &mut add);
     let mut bound = specs.clone();
     bound.of(kind)["allowedKeys"] = json!([""]);
     let mut limited = specs.clone();
@@ -386,6 +391,50 @@ fn of_vault(is_cluster: bool, vault: &Value, add: &mut Add<'_>) {
         add(&format!("vault.auth.{at}.namespace"), around.clone(), json!(home), json!("elsewhere"));
         add(&format!("vault.auth.{at}.audiences[]"), around, json!("vault"), json!("bao"));
     }
+}
+
+fn of_kubernetes(is_cluster: bool, kubernetes: &Value, add: &mut Add<'_>) {
+    let home = if is_cluster { "vault" } else { "team" };
+    let secret = |name: &str| json!({"name": name, "namespace": is_cluster.then_some(home)});
+    let with = |block: Value| json!({ "kubernetes": block });
+    let on = |server: Value| {
+        let mut block = kubernetes.clone();
+        block["server"] = server;
+        with(block)
+    };
+    let authority = |kind: &str| json!({"type": kind, "name": "ca", "namespace": home});
+    add("kubernetes.remoteNamespace", with(kubernetes.clone()), json!("elsewhere"), Value::Null);
+    add("kubernetes.server", with(kubernetes.clone()), json!({"url": "https://127.0.0.1:1"}), Value::Null);
+    add("kubernetes.server.url", on(json!({})), json!("https://127.0.0.1:1"), Value::Null);
+    add("kubernetes.server.caBundle", on(json!({})), json!("bm8gY2VydGlmaWNhdGU="), Value::Null);
+    add("kubernetes.server.caProvider", on(json!({})), authority("Secret"), Value::Null);
+    for (kind, other) in [("Secret", "ConfigMap"), ("ConfigMap", "Secret")] {
+        let around = on(json!({"caProvider": authority(kind)}));
+        add(&format!("kubernetes.server.caProvider.type={kind}"), around, json!(kind), json!(other));
+    }
+    let reference = |add: &mut Add<'_>, at: &str, around: &Value| {
+        add(&format!("kubernetes.{at}.name"), around.clone(), json!("t"), json!("u"));
+        add(&format!("kubernetes.{at}.key"), around.clone(), json!("other"), Value::Null);
+        add(&format!("kubernetes.{at}.namespace"), around.clone(), json!(home), json!("elsewhere"));
+    };
+    reference(add, "server.caProvider", &on(json!({"caProvider": authority("Secret")})));
+    add("kubernetes.auth", with(json!({})), kubernetes["auth"].clone(), Value::Null);
+    add("kubernetes.authRef", with(json!({})), secret("t"), Value::Null);
+    reference(add, "authRef", &with(json!({"authRef": secret("t")})));
+    let (token, cert) = (json!({"bearerToken": secret("t")}), json!({"clientCert": secret("t"), "clientKey": secret("t")}));
+    for (way, block) in [("serviceAccount", &kubernetes["auth"]["serviceAccount"]), ("token", &token), ("cert", &cert)] {
+        add(&format!("kubernetes.auth.{way}"), with(json!({"auth": {}})), block.clone(), Value::Null);
+    }
+    reference(add, "auth.token.bearerToken", &with(json!({"auth": {"token": token}})));
+    for field in ["clientCert", "clientKey"] {
+        reference(add, &format!("auth.cert.{field}"), &with(json!({"auth": {"cert": cert}})));
+    }
+    let account = "kubernetes.auth.serviceAccount";
+    add(&format!("{account}.name"), with(kubernetes.clone()), json!("sa"), json!("other"));
+    add(&format!("{account}.namespace"), with(kubernetes.clone()), json!(home), json!("elsewhere"));
+    let mut meant = kubernetes.clone();
+    meant["auth"]["serviceAccount"]["audiences"] = json!([""]);
+    add(&format!("{account}.audiences[]"), with(meant), json!("one"), json!("two"));
 }
 
 fn of_conditions(specs: &Specs) -> Vec<Row> {
@@ -488,6 +537,7 @@ struct Stage {
     status: ExternalSecretStatus,
     root: tempfile::TempDir,
     key: DigestKey,
+    api_server: String,
 }
 
 impl Stage {
@@ -508,7 +558,14 @@ impl Stage {
         let object: ExternalSecret = parsed(&manifest("ExternalSecret", "app", &specs.object));
         world.claims.put(&object);
         let root = tempfile::tempdir().expect("a temporary folder");
-        Self { world, object, status: ExternalSecretStatus::default(), root, key: DigestKey::new(&[7; 32]) }
+        Self {
+            world,
+            object,
+            status: ExternalSecretStatus::default(),
+            root,
+            key: DigestKey::new(&[7; 32]),
+            api_server: specs.api_server.clone(),
+        }
     }
 
     fn judged(&self) -> Judged {
@@ -569,6 +626,7 @@ impl Stage {
             environment,
             call_timeout: Duration::from_secs(20),
             proxies: crate::backend::transport::Proxies::default(),
+            api_server: Some(ApiServer { url: self.api_server.clone(), authorities: Vec::new() }),
         }
     }
 }
@@ -582,6 +640,8 @@ impl TokenSource for Minted {
     async fn token(&self) -> Result<SecretValue, Fault> {
         Ok(SecretValue::from(graphic(&format!("{:?}", self.0))))
     }
+
+    async fn forget(&self) {}
 }
 
 /// As a header can hold it.
@@ -658,7 +718,15 @@ fn answer(name: &str, head: &str, body: &str) -> String {
     let login = json!({"auth": {"client_token": graphic(&format!("{line} {body}")), "lease_duration": 0}});
     let value = json!({"data": {"data": {"a": format!("{name}: {line} {}", headers.join(" "))}, "metadata": {"version": 3, "deletion_time": "", "destroyed": false}}});
     let engine = json!({"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}});
+    let object = |path: &str| {
+        let mut parts = path.split('/');
+        let (namespace, object) =
+            (parts.next().unwrap_or_default(), parts.nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default());
+        let metadata = json!({"name": object, "namespace": namespace, "resourceVersion": "3"});
+        json!({"kind": "Secret", "metadata": metadata, "data": {"a": BASE64_STANDARD.encode(format!("{name}: {line}"))}})
+    };
     let body = match line {
+        line if line.contains("/api/v1/namespaces/") => object(line.split_once("/api/v1/namespaces/").map_or("", |(_, path)| path)),
         line if line.contains("/sys/internal/") => engine,
         line if line.starts_with("post") => login,
         _ => value,

@@ -45,6 +45,10 @@ impl TokenSource for AccountTokens {
         *kept = Some((token.clone(), asked + TOKEN_LIFE * 2 / 3));
         Ok(token)
     }
+
+    async fn forget(&self) {
+        *self.kept.lock().await = None;
+    }
 }
 
 /// Looked at again like a store that is not there yet: consent and rights are given outside our sight.

@@ -195,8 +195,8 @@ impl Lane {
     pub async fn unchanged(&self, known: &[(&Item, &Versions)]) -> (Instant, Vec<bool>) {
         let at = self.state().next_start();
         let Some(prober) = self.0.backend.prober() else { return (at, vec![false; known.len()]) };
-        let probes = join_all(known.iter().map(|(item, versions)| probe::is_unchanged(prober, item, versions)));
-        (at, self.guarded(probes).await.unwrap_or_else(|_| vec![false; known.len()]))
+        let answers = join_all(known.iter().map(|(item, versions)| probe::is_unchanged(prober, item, versions)));
+        (at, self.guarded(answers).await.unwrap_or_else(|_| vec![false; known.len()]))
     }
 
     pub fn changes(&self) -> Option<BoxStream<'static, Hint>> {

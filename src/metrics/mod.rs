@@ -265,6 +265,7 @@ fn outcome(fault: Option<&Fault>) -> &'static str {
 const fn provider_name(provider: ProviderKind) -> &'static str {
     match provider {
         ProviderKind::Vault => "vault",
+        ProviderKind::Kubernetes => "kubernetes",
         ProviderKind::File => "file",
         ProviderKind::Env | ProviderKind::EnvNested => "env",
         ProviderKind::Fake => "fake",

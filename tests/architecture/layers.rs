@@ -65,6 +65,7 @@ pub const SIBLINGS: &[(&str, &str, &str)] = &[
     ("governor", "backend", "it decorates the backend trait with rate, breaker and time-outs"),
     ("governor", "cache", "single-flight stands before the budget: a shared call costs once"),
     ("governor", "metrics", "calls to backends are counted where they are made"),
+    ("cluster", "backend", "it tells provider kubernetes where its API server is, and nothing else"),
     ("cluster", "metrics", "calls to the API server are counted where they happen"),
     ("controller", "engine", "the reconcile is the engine's stages in a row"),
     ("controller", "refresh", "a reconcile registers its items, a changed item wakes its objects"),
@@ -106,6 +107,12 @@ pub const EXPOSING: &[(&str, &str)] = &[
     ("src/backend/vault/connection.rs", "certificates and a client's key go into the TLS client"),
     ("src/cluster/account.rs", "the claims of the operator's own token say which audiences are the API server's"),
     ("src/select/notation/mod.rs", "a value is read as YAML, TOML or .env so that a part of it can be taken"),
+    (
+        "src/backend/kubernetes/connection.rs",
+        "token, client certificate and authority go into the client; the token's header is marked sensitive",
+    ),
+    ("src/backend/kubernetes/kubeconfig.rs", "a kubeconfig is read"),
+    ("src/select/map.rs", "bytes of a map that are no text are decoded"),
     ("src/select/json.rs", "a value is read as JSON so that a part of it can be taken"),
     ("src/cluster/mod.rs", "the body of a target's apply, and the key of the MACs"),
 ];

@@ -2,12 +2,14 @@
 
 mod entry;
 mod external_secret;
+mod kubernetes;
 mod schema;
 mod store;
 mod vault;
 
 pub use entry::{Entry, Place, Reference};
 pub use external_secret::*;
+pub use kubernetes::*;
 pub use store::*;
 pub use vault::*;
 

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::VaultProvider;
+use super::{KubernetesProvider, VaultProvider};
 
 /// Where values live, for the objects of one namespace.
 #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
@@ -140,11 +140,14 @@ pub struct StoreCondition {
 /// The system that holds the values.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.vault), has(self.file), has(self.env), has(self.fake)].exists_one(p, p)").message("needs exactly one of vault, file, env, fake"))]
+#[x_kube(validation = Rule::new("[has(self.vault), has(self.kubernetes), has(self.file), has(self.env), has(self.fake)].exists_one(p, p)").message("needs exactly one of vault, kubernetes, file, env, fake"))]
 pub struct ProviderBlock {
     /// HashiCorp Vault or OpenBao.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<VaultProvider>,
+    /// Secrets and ConfigMaps of this or another cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesProvider>,
     /// Files on the operator's disk: the encrypted store, or a tree of plain files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileProvider>,
@@ -160,6 +163,7 @@ pub struct ProviderBlock {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Provider<'a> {
     Vault(&'a VaultProvider),
+    Kubernetes(&'a KubernetesProvider),
     File(&'a FileProvider),
     Env(&'a EnvProvider),
     Fake(&'a FakeProvider),
@@ -169,13 +173,16 @@ impl ProviderBlock {
     /// The member that is set; `None` unless it is exactly one (the schema refuses anything else).
     #[must_use]
     pub fn provider(&self) -> Option<Provider<'_>> {
-        match (&self.vault, &self.file, &self.env, &self.fake) {
-            (Some(vault), None, None, None) => Some(Provider::Vault(vault)),
-            (None, Some(file), None, None) => Some(Provider::File(file)),
-            (None, None, Some(env), None) => Some(Provider::Env(env)),
-            (None, None, None, Some(fake)) => Some(Provider::Fake(fake)),
-            _ => None,
-        }
+        let Self { vault, kubernetes, file, env, fake } = self;
+        let members = [
+            vault.as_ref().map(Provider::Vault),
+            kubernetes.as_ref().map(Provider::Kubernetes),
+            file.as_ref().map(Provider::File),
+            env.as_ref().map(Provider::Env),
+            fake.as_ref().map(Provider::Fake),
+        ];
+        let mut set = members.into_iter().flatten();
+        set.next().filter(|_| set.next().is_none())
     }
 }
 

@@ -31,6 +31,8 @@ impl TokenSource for Account {
     async fn token(&self) -> Result<SecretValue, Fault> {
         self.0.clone().map(|token| SecretValue::from(token.to_owned()))
     }
+
+    async fn forget(&self) {}
 }
 
 /// A block with that `auth`.
