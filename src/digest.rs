@@ -1,32 +1,60 @@
-//! Keyed digests of values and of what a target says about itself. Pure; the key is an argument.
+//! Digests of values and of what a target says about itself. Pure; the key is an argument.
 //!
-//! Only MACs leave the process: without the key of this installation nobody can test a guess of a value against one.
+//! Of secret values only keyed MACs leave the process: without the key of this installation nobody can test a guess against one. What
+//! stands openly in a ConfigMap has a plain hash, so that an operator of parameters needs no key, and no right to a Secret that holds one.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{
+    digest::{self, SHA256},
+    hmac,
+};
 
 use crate::{
     item::{Fetched, Reading, Sighting},
+    name::TargetKind,
     secret::SecretValue,
 };
 
-/// The MAC key of this installation (32 random bytes of the Secret `keyferry-digest-key`).
+/// The MAC key of this installation (32 random bytes of the Secret `keyferry-digest-key`), or none: then digests are plain SHA-256.
 #[derive(Clone)]
 pub struct DigestKey {
-    key: hmac::Key,
-    id: String,
+    key: Option<hmac::Key>,
+    id: Cow<'static, str>,
 }
+
+static PLAIN: DigestKey = DigestKey::plain();
 
 impl DigestKey {
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, bytes);
         let id = hex(&hmac::sign(&key, b"keyferry key id").as_ref()[..4]);
-        Self { key, id }
+        Self { key: Some(key), id: id.into() }
     }
 
-    /// Eight hex digits that tell keys apart and say nothing about them.
+    /// No key at all, for what anybody may read.
+    #[must_use]
+    pub const fn plain() -> Self {
+        Self { key: None, id: Cow::Borrowed("sha256") }
+    }
+
+    /// What a target of that kind says about itself is made with: the installation's key for a Secret, none for a `ConfigMap`.
+    #[must_use]
+    pub fn of(&self, kind: TargetKind) -> &Self {
+        match kind {
+            TargetKind::Secret => self,
+            TargetKind::ConfigMap => &PLAIN,
+        }
+    }
+
+    /// Whether guesses can be tested against its digests by anybody.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.key.is_none()
+    }
+
+    /// Eight hex digits that tell keys apart and say nothing about them; `sha256` without a key.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -35,24 +63,29 @@ impl DigestKey {
     /// MAC over parts that cannot be shifted into each other: each is preceded by its length.
     #[must_use]
     pub fn mac<'a>(&self, domain: &'a str, parts: impl IntoIterator<Item = &'a [u8]>) -> Mac {
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in std::iter::once(domain.as_bytes()).chain(parts) {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
+        let parts = std::iter::once(domain.as_bytes()).chain(parts);
         let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.sign().as_ref());
+        if let Some(key) = &self.key {
+            let mut context = hmac::Context::with_key(key);
+            feed(parts, |part| context.update(part));
+            bytes.copy_from_slice(context.sign().as_ref());
+        } else {
+            let mut context = digest::Context::new(&SHA256);
+            feed(parts, |part| context.update(part));
+            bytes.copy_from_slice(context.finish().as_ref());
+        }
         Mac(bytes)
     }
 }
 
-impl fmt::Debug for DigestKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DigestKey({})", self.id)
+fn feed<'a>(parts: impl Iterator<Item = &'a [u8]>, mut update: impl FnMut(&[u8])) {
+    for part in parts {
+        update(&(part.len() as u64).to_be_bytes());
+        update(part);
     }
 }
 
-/// HMAC-SHA256.
+/// HMAC-SHA256, or SHA-256 where there is no key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mac([u8; 32]);
 
@@ -144,7 +177,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Lower-case hex digits of the plain SHA-256 of public text.
 #[must_use]
 pub fn sha256_hex(text: &str) -> String {
-    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref())
+    hex(digest::digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 #[cfg(test)]

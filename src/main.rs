@@ -21,6 +21,7 @@ use keyferry::{
     config::{self, Config, RunFlags},
     controller::{self, CaughtUp, Setup},
     metrics::{self, Gate, Health, Metrics},
+    name::ObjectKind,
     refresh::Refresh,
     signal, telemetry,
 };
@@ -139,6 +140,7 @@ async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, s
         .context("cannot reach the cluster")?;
     let setup = Setup {
         cluster,
+        kinds: ObjectKind::ALL.into(),
         protected: config.protected_namespaces.iter().cloned().collect(),
         namespace: config.namespace,
         settings: Settings { api_server: Some(api_server), ..config.backends },

@@ -265,8 +265,8 @@ pub async fn create_foreign(cluster: &Cluster, name: &str, bytes: usize) {
 pub async fn named_with(cluster: &Cluster, kind: &str, status: &str, reason: Option<&str>) -> BTreeSet<String> {
     let objects = cluster.api::<ExternalSecret>().list(&ListParams::default()).await.expect("a list");
     let is_so = |object: &&ExternalSecret| match reason {
-        Some(reason) => reason_of(object, kind, status) == Some(reason),
-        None => condition_is(object, kind, status),
+        Some(reason) => reason_of(*object, kind, status) == Some(reason),
+        None => condition_is(*object, kind, status),
     };
     objects.iter().filter(is_so).filter_map(|object| object.metadata.name.clone()).collect()
 }

@@ -14,7 +14,16 @@ fn folder(name: &str) -> String {
 
 fn kinds(plane: &Plane) -> String {
     plane.kubectl(
-        &["get", "crd", "externalsecrets.keyferry.dev", "secretstores.keyferry.dev", "clustersecretstores.keyferry.dev", "-o", "name"],
+        &[
+            "get",
+            "crd",
+            "externalsecrets.keyferry.dev",
+            "externalparameters.keyferry.dev",
+            "secretstores.keyferry.dev",
+            "clustersecretstores.keyferry.dev",
+            "-o",
+            "name",
+        ],
         "",
     )
 }
@@ -41,13 +50,13 @@ spec: {secretStoreRef: {name: fake}, data: [{secretKey: now, remoteRef: {key: gr
     for attempt in 1..=3 {
         let refused =
             world.plane.try_kubectl(&["delete", "-k", &folder("default"), "--ignore-not-found"], "").expect_err("the kinds are kept");
-        assert_eq!(refused.matches(refusal).count(), 3, "attempt {attempt}: {refused}");
+        assert_eq!(refused.matches(refusal).count(), 4, "attempt {attempt}: {refused}");
     }
     for arguments in [&["delete", "crd", "--all"][..], &["delete", "--raw", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"]] {
         let refused = world.plane.try_kubectl(arguments, "").expect_err("the kinds are kept");
         assert!(refused.contains(refusal), "{arguments:?}: {refused}");
     }
-    assert_eq!(kinds(&world.plane).lines().count(), 3);
+    assert_eq!(kinds(&world.plane).lines().count(), 4);
     let after = world.cluster.get::<ExternalSecret>("kept").await.expect("the object");
     assert_eq!((after.uid(), after.metadata.deletion_timestamp), (before.uid(), None));
     world.cluster.holds("kept", &[("now", b"hello")]).await;

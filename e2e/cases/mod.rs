@@ -13,6 +13,7 @@ mod newcomer;
 mod operations;
 mod outbound;
 mod ownership;
+mod parameters;
 mod refresh;
 mod schedule;
 mod synced;

@@ -40,9 +40,11 @@ impl fmt::Display for Request {
 }
 
 impl Request {
-    /// (verb, group, resource), as RBAC rules name it.
-    pub fn right(&self) -> (String, String, String) {
-        (self.verb.clone(), self.group.clone(), self.resource.clone())
+    /// (verb, group, resource), as RBAC rules name them: a patch that made something needed the right to create it, too.
+    pub fn rights(&self) -> impl Iterator<Item = (String, String, String)> {
+        let made = (self.verb == "patch" && self.code == 201).then_some("create");
+        let verbs = [Some(self.verb.as_str()), made].into_iter().flatten();
+        verbs.map(|verb| (verb.to_owned(), self.group.clone(), self.resource.clone())).collect::<Vec<_>>().into_iter()
     }
 
     /// The operator's own life: its Lease and its watches' long requests.

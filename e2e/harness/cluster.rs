@@ -6,15 +6,32 @@ use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::core::object::HasStatus;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use keyferry::crd::v1alpha1::ExternalSecret;
+use keyferry::crd::v1alpha1::{ExternalParameter, ExternalSecret, SyncStatus};
+
+/// The kinds of objects that become a target.
+pub trait Served:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + HasStatus<Status = SyncStatus>
+    + Clone
+    + DeserializeOwned
+    + Debug
+    + Serialize
+    + Send
+    + 'static
+{
+}
+
+impl Served for ExternalSecret {}
+impl Served for ExternalParameter {}
 
 /// A wait that takes longer than this is a failed test, not a slow one.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -113,22 +130,37 @@ impl Cluster {
         until(self.api::<K>(), name, words, condition).await
     }
 
-    /// Waits until an ExternalSecret is as wanted.
-    pub async fn external(&self, name: &str, words: &str, mut condition: impl FnMut(&ExternalSecret) -> bool) -> ExternalSecret {
+    /// Waits until an object is as wanted.
+    pub async fn served<K: Served>(&self, name: &str, words: &str, mut condition: impl FnMut(&K) -> bool) -> K {
         let seen = self.until(name, words, |object| object.is_some_and(&mut condition)).await;
         seen.expect("the condition wants one")
     }
 
-    /// Waits until an ExternalSecret is Ready in its present generation.
-    pub async fn ready(&self, name: &str) -> ExternalSecret {
-        self.external(name, "to be Ready", |object| is_current(object) && condition_is(object, "Ready", "True")).await
+    /// Waits until an ExternalSecret is as wanted.
+    pub async fn external(&self, name: &str, words: &str, condition: impl FnMut(&ExternalSecret) -> bool) -> ExternalSecret {
+        self.served(name, words, condition).await
     }
 
-    /// Waits until a condition of the present generation is False with that reason, and returns its message.
+    /// Waits until an ExternalSecret is Ready in its present generation.
+    pub async fn ready(&self, name: &str) -> ExternalSecret {
+        self.ready_as(name).await
+    }
+
+    /// The same for an object of any kind.
+    pub async fn ready_as<K: Served>(&self, name: &str) -> K {
+        self.served(name, "to be Ready", |object| is_current(object) && condition_is(object, "Ready", "True")).await
+    }
+
+    /// Waits until an ExternalSecret in its present generation is not Ready for that reason, and returns its message.
     pub async fn not_ready(&self, name: &str, reason: &str) -> String {
+        self.not_ready_as::<ExternalSecret>(name, reason).await
+    }
+
+    /// The same for an object of any kind.
+    pub async fn not_ready_as<K: Served>(&self, name: &str, reason: &str) -> String {
         let words = format!("to be not Ready, {reason}");
-        let object = self.external(name, &words, |object| is_current(object) && reason_of(object, "Ready", "False") == Some(reason)).await;
-        message_of(&object, "Ready")
+        let is_so = |object: &K| is_current(object) && reason_of(object, "Ready", "False") == Some(reason);
+        message_of(&self.served(name, &words, is_so).await, "Ready")
     }
 
     /// Waits until the Secret holds exactly this.
@@ -138,6 +170,13 @@ impl Cluster {
             self.until::<Secret>(name, "to hold the wanted data", |secret| secret.is_some_and(|secret| data_of(secret) == wanted)).await;
         secret.expect("the condition wants one")
     }
+
+    /// Waits until the ConfigMap holds exactly this.
+    pub async fn configures(&self, name: &str, data: &[(&str, &[u8])]) -> ConfigMap {
+        let wanted: BTreeMap<String, Vec<u8>> = data.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec())).collect();
+        let map = self.until::<ConfigMap>(name, "to hold the wanted data", |map| map.is_some_and(|map| parameters_of(map) == wanted)).await;
+        map.expect("the condition wants one")
+    }
 }
 
 /// The bytes of a Secret.
@@ -145,25 +184,31 @@ pub fn data_of(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
     secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect()
 }
 
-/// Whether the status speaks of the present generation.
-pub fn is_current(object: &ExternalSecret) -> bool {
-    let observed = object.status.as_ref().and_then(|status| status.observed_generation);
-    observed.is_some() && observed == object.metadata.generation
+/// The bytes of a ConfigMap, of either field.
+pub fn parameters_of(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
+    let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+    text.chain(map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()))).collect()
 }
 
-pub fn condition_is(object: &ExternalSecret, kind: &str, value: &str) -> bool {
+/// Whether the status speaks of the present generation.
+pub fn is_current<K: Served>(object: &K) -> bool {
+    let observed = object.status().and_then(|status| status.observed_generation);
+    observed.is_some() && observed == object.meta().generation
+}
+
+pub fn condition_is<K: Served>(object: &K, kind: &str, value: &str) -> bool {
     reason_of(object, kind, value).is_some()
 }
 
 /// The reason of a condition that has this status.
-pub fn reason_of<'a>(object: &'a ExternalSecret, kind: &str, value: &str) -> Option<&'a str> {
-    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+pub fn reason_of<'a, K: Served>(object: &'a K, kind: &str, value: &str) -> Option<&'a str> {
+    let mut conditions = object.status().into_iter().flat_map(|status| &status.conditions);
     let found = conditions.find(|condition| condition.type_ == kind && condition.status == value);
     found.map(|condition| condition.reason.as_str())
 }
 
-pub fn message_of(object: &ExternalSecret, kind: &str) -> String {
-    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+pub fn message_of<K: Served>(object: &K, kind: &str) -> String {
+    let mut conditions = object.status().into_iter().flat_map(|status| &status.conditions);
     conditions.find(|condition| condition.type_ == kind).map(|condition| condition.message.clone()).unwrap_or_default()
 }
 
@@ -195,8 +240,10 @@ where
 /// What was seen, for a failing test's message: values stay out of it.
 fn shown<K: Serialize>(object: Option<&K>) -> String {
     let mut value = serde_json::to_value(object).unwrap_or_default();
-    for (_, bytes) in value.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
-        *bytes = json!(format!("({} characters)", bytes.as_str().unwrap_or_default().len()));
+    for field in ["data", "binaryData"] {
+        for (_, bytes) in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten() {
+            *bytes = json!(format!("({} characters)", bytes.as_str().unwrap_or_default().len()));
+        }
     }
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");

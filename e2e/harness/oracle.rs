@@ -2,15 +2,15 @@
 //! own test can plant a violation.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use keyferry::crd::v1alpha1::{CreationPolicy, ExternalSecret};
+use keyferry::crd::v1alpha1::{CreationPolicy, Place, SyncObject};
 
 use super::audit::Request;
 use super::canary::Canary;
-use super::cluster::{condition_is, is_current};
+use super::cluster::{Served, condition_is, is_current};
 use super::history::Sight;
 use super::kstatus::{Verdict, verdict};
 
@@ -66,7 +66,7 @@ pub fn work_at_rest(requests: &[Request]) -> Vec<String> {
 /// Notes what was used, for [`unused`].
 pub fn note_used(requests: &[Request]) {
     let allowed = requests.iter().filter(|request| request.decision == "allow");
-    USED.lock().unwrap_or_else(PoisonError::into_inner).extend(allowed.map(Request::right));
+    USED.lock().unwrap_or_else(PoisonError::into_inner).extend(allowed.flat_map(Request::rights));
 }
 
 /// The rights that rules grant.
@@ -92,26 +92,33 @@ pub fn unused(granted: &BTreeSet<Right>, used: &BTreeSet<Right>) -> Vec<String> 
 }
 
 /// Whether what tools conclude from an object is true; `keys` are those of its target as it stands.
-pub fn untruths(object: &ExternalSecret, keys: Option<&BTreeSet<String>>) -> Vec<String> {
-    let name = object.metadata.name.clone().unwrap_or_default();
+pub fn untruths<K: Served>(object: &K, keys: Option<&BTreeSet<String>>) -> Vec<String>
+where
+    SyncObject: From<Arc<K>>,
+{
+    let view = SyncObject::from(Arc::new(object.clone()));
+    let name = view.key();
     let verdict = verdict(object);
     let is_ready = is_current(object) && condition_is(object, "Ready", "True");
     let mut wrong = Vec::new();
-    let is_suspended = object.spec.suspend == Some(true);
+    let is_suspended = view.is_suspended();
     // A suspended object rests as it was: tools may see either.
     if !is_suspended && (verdict == Verdict::Current) != is_ready {
         wrong.push(format!("{name}: kstatus says {verdict:?} while Ready is {is_ready}"));
     }
     if object
-        .status
-        .as_ref()
+        .status()
         .is_some_and(|status| status.conditions.iter().all(|condition| condition.type_ != "Ready") && !status.conditions.is_empty())
     {
         wrong.push(format!("{name}: there is no condition Ready"));
     }
-    let writes = object.spec.target.as_ref().and_then(|target| target.creation_policy) != Some(CreationPolicy::None);
+    let writes = view.creation_policy() != CreationPolicy::None;
     if verdict == Verdict::Current && writes && !is_suspended {
-        let wanted = object.spec.data.iter().flatten().map(|entry| entry.secret_key.clone());
+        let entries = view.entries().unwrap_or_default();
+        let wanted = entries.iter().filter_map(|entry| match entry.place {
+            Place::Data(key) => Some(key.to_owned()),
+            Place::DataFrom(_) => None,
+        });
         let missing: Vec<String> = wanted.filter(|key| keys.is_none_or(|keys| !keys.contains(key))).collect();
         if !missing.is_empty() || keys.is_none() {
             wrong.push(format!("{name}: Current, while its target lacks {missing:?}"));

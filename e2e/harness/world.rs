@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret, MANAGED_LABEL, SecretStore};
+use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalParameter, ExternalSecret, MANAGED_LABEL, SecretStore, SyncObject};
 
 use super::audit::{Audit, Mark};
 use super::canary::{Canary, random_hex};
-use super::cluster::data_of;
+use super::cluster::{Served, data_of, parameters_of};
 use super::history::{self, History};
 use super::operator::{Operator, Settings};
 use super::plane::Lent;
@@ -261,15 +261,25 @@ impl World {
     }
 
     async fn untruths(&self) -> Vec<String> {
-        let objects = self.cluster.api::<ExternalSecret>().list(&ListParams::default()).await.expect("a list");
         let secrets = self.cluster.api::<Secret>().list(&ListParams::default()).await.expect("a list");
-        let keys: BTreeMap<String, BTreeSet<String>> =
-            secrets.iter().map(|secret| (secret.name_any(), data_of(secret).into_keys().collect())).collect();
+        let secrets = secrets.iter().map(|secret| (secret.name_any(), data_of(secret).into_keys().collect())).collect();
+        let maps = self.cluster.api::<ConfigMap>().list(&ListParams::default()).await.expect("a list");
+        let maps = maps.iter().map(|map| (map.name_any(), parameters_of(map).into_keys().collect())).collect();
+        let mut untruths = self.untruths_of::<ExternalSecret>(&secrets).await;
+        untruths.extend(self.untruths_of::<ExternalParameter>(&maps).await);
+        untruths
+    }
+
+    async fn untruths_of<K: Served>(&self, keys: &BTreeMap<String, BTreeSet<String>>) -> Vec<String>
+    where
+        SyncObject: From<Arc<K>>,
+    {
         let declared = self.promises().is_untruthful.clone();
-        let objects = objects.iter().filter(|object| !declared.contains(&object.name_any()));
+        let objects = self.cluster.api::<K>().list(&ListParams::default()).await.expect("a list");
+        let objects = objects.into_iter().filter(|object| !declared.contains(&object.name_any()));
         let checked = objects.flat_map(|object| {
-            let target = object.spec.target.as_ref().and_then(|target| target.name.clone()).unwrap_or_else(|| object.name_any());
-            oracle::untruths(object, keys.get(&target))
+            let target = SyncObject::from(Arc::new(object.clone())).target_name();
+            oracle::untruths(&object, keys.get(&target))
         });
         checked.collect()
     }
@@ -358,6 +368,7 @@ async fn sweep(client: &Client) {
         let name = namespace.name_any();
         let (params, all) = (DeleteParams::default(), ListParams::default());
         Api::<ExternalSecret>::namespaced(client.clone(), &name).delete_collection(&params, &all).await.expect("a deletion");
+        Api::<ExternalParameter>::namespaced(client.clone(), &name).delete_collection(&params, &all).await.expect("a deletion");
         Api::<SecretStore>::namespaced(client.clone(), &name).delete_collection(&params, &all).await.expect("a deletion");
         namespaces.delete(&name, &params).await.expect("a deletion");
     }

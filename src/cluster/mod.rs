@@ -19,28 +19,28 @@ use k8s_openapi::{
         core::v1::{ConfigMap, Secret},
         events::v1::Event,
     },
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::PartialObjectMeta,
+    core::{NamespaceResourceScope, PartialObjectMeta},
 };
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
 use crate::{
     access::{Holder, HolderKind},
     backend::ApiServer,
-    crd::v1alpha1::{ExternalSecret, ExternalSecretStatus},
+    crd::v1alpha1::{ExternalParameter, ExternalSecret, SyncObject, SyncStatus},
     digest::DigestKey,
     metrics::{Metrics, Write},
-    name::ObjectKey,
+    name::{ObjectKey, ObjectKind, TargetKind},
     secret::SecretValue,
 };
 pub use error::ClusterError;
-use target::TargetFacts;
+use target::{TargetFacts, TargetName};
 
 /// No call to the API server takes longer, watches aside.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -66,8 +66,7 @@ pub struct Cluster {
 /// What a target shall be, except for who applies it.
 #[derive(Clone)]
 pub struct TargetBody {
-    pub namespace: String,
-    pub name: String,
+    pub target: TargetName,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub owner: Option<OwnerReference>,
@@ -76,7 +75,7 @@ pub struct TargetBody {
 
 impl fmt::Debug for TargetBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TargetBody({}/{}: {} keys)", self.namespace, self.name, self.data.len())
+        write!(f, "TargetBody({} of {}: {} keys)", self.target, self.target.namespace, self.data.len())
     }
 }
 
@@ -96,7 +95,9 @@ struct ApplyBody<'a> {
     api_version: &'static str,
     kind: &'static str,
     metadata: ApplyMetadata<'a>,
-    data: BTreeMap<&'a str, Base64<'a>>,
+    data: BTreeMap<&'a str, Shown<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    binary_data: BTreeMap<&'a str, Shown<'a>>,
 }
 
 #[derive(Serialize)]
@@ -114,11 +115,35 @@ struct ApplyMetadata<'a> {
     owner_references: Vec<&'a OwnerReference>,
 }
 
-struct Base64<'a>(&'a SecretValue);
+/// A value as the API server takes it.
+enum Shown<'a> {
+    Text(&'a str),
+    Base64(&'a SecretValue),
+}
 
-impl Serialize for Base64<'_> {
+impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&base64::display::Base64Display::new(self.0.expose(), &base64::engine::general_purpose::STANDARD))
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Base64(value) => {
+                serializer.collect_str(&base64::display::Base64Display::new(value.expose(), &base64::engine::general_purpose::STANDARD))
+            }
+        }
+    }
+}
+
+impl TargetBody {
+    /// `data` and `binaryData`: a `ConfigMap` takes text as it is and everything else apart, a Secret takes all of it encoded.
+    fn shown(&self) -> (BTreeMap<&str, Shown<'_>>, BTreeMap<&str, Shown<'_>>) {
+        let (mut data, mut binary) = (BTreeMap::new(), BTreeMap::new());
+        for (key, value) in &self.data {
+            match (self.target.kind, std::str::from_utf8(value.expose())) {
+                (TargetKind::Secret, _) => data.insert(key.as_str(), Shown::Base64(value)),
+                (TargetKind::ConfigMap, Ok(text)) => data.insert(key.as_str(), Shown::Text(text)),
+                (TargetKind::ConfigMap, Err(_)) => binary.insert(key.as_str(), Shown::Base64(value)),
+            };
+        }
+        (data, binary)
     }
 }
 
@@ -134,22 +159,29 @@ impl<'a> ApplyBody<'a> {
             Guard::CreateOnly => (None, Some("1")),
             Guard::Uid(uid) => (Some(uid.as_str()), None),
         };
+        let (data, binary_data) = body.shown();
         Self {
             api_version: "v1",
-            kind: "Secret",
+            kind: body.target.kind.as_str(),
             metadata: ApplyMetadata {
-                namespace: &body.namespace,
-                name: &body.name,
+                namespace: &body.target.namespace,
+                name: &body.target.name,
                 uid,
                 resource_version,
                 labels: &body.labels,
                 annotations: &body.annotations,
                 owner_references: body.owner.iter().collect(),
             },
-            data: body.data.iter().map(|(key, value)| (key.as_str(), Base64(value))).collect(),
+            data,
+            binary_data,
         }
     }
 }
+
+/// A kind whose objects stand in namespaces.
+trait Namespaced: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + fmt::Debug {}
+
+impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + fmt::Debug> Namespaced for K {}
 
 /// How to reach the cluster: that kubeconfig, or the pod's own ServiceAccount. The ambient kubeconfig is never read.
 ///
@@ -217,10 +249,22 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`]; `Changed` when the guard does not hold.
     pub async fn apply_target(&self, body: &TargetBody, guard: &Guard, manager: &str, force: bool) -> Result<TargetFacts, ClusterError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &body.namespace);
         let params = PatchParams { force, ..PatchParams::apply(manager) };
         let request = ApplyBody::new(body, guard);
-        let written = self.write(Write::TargetApply, api.patch_metadata(&body.name, &params, &Patch::Apply(&request))).await?;
+        match body.target.kind {
+            TargetKind::Secret => self.apply_as::<Secret>(&body.target, &params, &request).await,
+            TargetKind::ConfigMap => self.apply_as::<ConfigMap>(&body.target, &params, &request).await,
+        }
+    }
+
+    async fn apply_as<K: Namespaced>(
+        &self,
+        target: &TargetName,
+        params: &PatchParams,
+        body: &ApplyBody<'_>,
+    ) -> Result<TargetFacts, ClusterError> {
+        let api = self.namespaced::<K>(&target.namespace);
+        let written = self.write(Write::TargetApply, api.patch_metadata(&target.name, params, &Patch::Apply(body))).await?;
         Ok(TargetFacts::reduce(&written.metadata))
     }
 
@@ -228,23 +272,40 @@ impl Cluster {
     ///
     /// # Errors
     /// `Changed` when it is another object or was written meanwhile; `NotFound` when it is gone.
-    pub async fn delete_target(&self, namespace: &str, name: &str, facts: &TargetFacts) -> Result<(), ClusterError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+    pub async fn delete_target(&self, target: &TargetName, facts: &TargetFacts) -> Result<(), ClusterError> {
         let preconditions = Preconditions { uid: Some(facts.uid.clone()), resource_version: Some(facts.resource_version.clone()) };
         let params = DeleteParams::background().preconditions(preconditions);
-        self.write(Write::TargetDelete, async { api.delete(name, &params).await.map(drop) }).await
+        match target.kind {
+            TargetKind::Secret => self.delete_as::<Secret>(target, &params).await,
+            TargetKind::ConfigMap => self.delete_as::<ConfigMap>(target, &params).await,
+        }
+    }
+
+    async fn delete_as<K: Namespaced>(&self, target: &TargetName, params: &DeleteParams) -> Result<(), ClusterError> {
+        let api = self.namespaced::<K>(&target.namespace);
+        self.write(Write::TargetDelete, async { api.delete(&target.name, params).await.map(drop) }).await
     }
 
     /// One live look at a target's metadata.
     ///
     /// # Errors
     /// See [`ClusterError`]; a missing target is `Ok(None)`.
-    pub async fn target(&self, namespace: &str, name: &str) -> Result<Option<TargetFacts>, ClusterError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        match self.read(api.get_metadata_opt(name)).await? {
-            Some(found) => Ok(Some(TargetFacts::reduce(&found.metadata))),
-            None => Ok(None),
-        }
+    pub async fn target(&self, target: &TargetName) -> Result<Option<TargetFacts>, ClusterError> {
+        let TargetName { kind, namespace, name } = target;
+        let found = match kind {
+            TargetKind::Secret => self.metadata_of::<Secret>(namespace, name).await?,
+            TargetKind::ConfigMap => self.metadata_of::<ConfigMap>(namespace, name).await?,
+        };
+        Ok(found.as_ref().map(TargetFacts::reduce))
+    }
+
+    async fn metadata_of<K: Namespaced>(&self, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, ClusterError> {
+        let api = self.namespaced::<K>(namespace);
+        Ok(self.read(api.get_metadata_opt(name)).await?.map(|found| found.metadata))
+    }
+
+    fn namespaced<K: Namespaced>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     /// One live look at an object: is it still there, with that UID, and not being deleted?
@@ -252,9 +313,11 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub async fn is_alive(&self, object: &ObjectKey, uid: &str) -> Result<bool, ClusterError> {
-        let api: Api<ExternalSecret> = Api::namespaced(self.client.clone(), &object.namespace);
-        let found: Option<PartialObjectMeta<ExternalSecret>> = self.read(api.get_metadata_opt(&object.name)).await?;
-        Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(uid) && found.metadata.deletion_timestamp.is_none()))
+        let found = match object.kind {
+            ObjectKind::ExternalSecret => self.metadata_of::<ExternalSecret>(&object.namespace, &object.name).await?,
+            ObjectKind::ExternalParameter => self.metadata_of::<ExternalParameter>(&object.namespace, &object.name).await?,
+        };
+        Ok(found.is_some_and(|found| found.uid.as_deref() == Some(uid) && found.deletion_timestamp.is_none()))
     }
 
     /// Writes a status as one merge patch guarded by the resource version that it was computed from.
@@ -265,17 +328,21 @@ impl Cluster {
         &self,
         object: &ObjectKey,
         resource_version: &str,
-        status: &ExternalSecretStatus,
+        status: &SyncStatus,
     ) -> Result<Option<String>, ClusterError> {
         let patch = status_patch(resource_version, status);
         let params = PatchParams { field_manager: Some("keyferry".to_owned()), ..PatchParams::default() };
-        let request = kube::core::Request::new(ExternalSecret::url_path(&(), Some(&object.namespace)))
+        let collection = match object.kind {
+            ObjectKind::ExternalSecret => ExternalSecret::url_path(&(), Some(&object.namespace)),
+            ObjectKind::ExternalParameter => ExternalParameter::url_path(&(), Some(&object.namespace)),
+        };
+        let request = kube::core::Request::new(collection)
             .patch_subresource("status", &object.name, &params, &Patch::Merge(&patch))
             .map_err(|_| ClusterError::Invalid(0))?;
         let (mut parts, body) = request.into_parts();
         parts.headers.insert(http::header::ACCEPT, http::HeaderValue::from_static(METADATA_ONLY));
         let request = http::Request::from_parts(parts, body);
-        let written: PartialObjectMeta<ExternalSecret> = self.write(Write::Status, self.client.request(request)).await?;
+        let written: PartialObjectMeta = self.write(Write::Status, self.client.request(request)).await?;
         Ok(written.metadata.resource_version)
     }
 
@@ -341,19 +408,16 @@ impl Cluster {
     ///
     /// # Errors
     /// See [`ClusterError`]; an event that cannot be written is not worth a retry.
-    pub async fn publish(&self, object: &ExternalSecret, event: &EventText) -> Result<(), ClusterError> {
-        let namespace = object.namespace().unwrap_or_default();
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+    pub async fn publish(&self, object: &SyncObject, event: &EventText) -> Result<(), ClusterError> {
+        let key = object.key();
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &key.namespace);
         let body = Event {
-            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                generate_name: Some(format!("{}-", object.name_any())),
-                ..Default::default()
-            },
+            metadata: ObjectMeta { generate_name: Some(format!("{}-", key.name)), ..Default::default() },
             action: Some(event.action.to_owned()),
             event_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(event.time)),
             note: Some(event.note.clone()),
             reason: Some(event.reason.to_owned()),
-            regarding: Some(object.object_ref(&())),
+            regarding: Some(object.reference()),
             reporting_controller: Some("keyferry.dev/keyferry".to_owned()),
             reporting_instance: Some("keyferry".to_owned()),
             type_: Some(if event.is_warning { "Warning" } else { "Normal" }.to_owned()),
@@ -416,7 +480,7 @@ async fn timed<T>(limit: Duration, call: impl Future<Output = kube::Result<T>>) 
 }
 
 /// A merge patch replaces what it names only: fields that went away are named with null.
-fn status_patch(resource_version: &str, status: &ExternalSecretStatus) -> serde_json::Value {
+fn status_patch(resource_version: &str, status: &SyncStatus) -> serde_json::Value {
     let mut fields = serde_json::to_value(status).unwrap_or_default();
     if let Some(fields) = fields.as_object_mut() {
         for name in ["target", "inputs", "entries", "lastChangeTime", "handledRefresh"] {

@@ -1,7 +1,8 @@
-//! What is remembered of a Secret without its data: reduced in the watch stream, so that other people's Secrets cost nothing.
+//! What is remembered of a Secret or `ConfigMap` without its data: reduced in the watch stream, so that other people's cost nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -11,7 +12,11 @@ use k8s_openapi::{
 };
 
 use super::is_newer;
-use crate::{crd::v1alpha1::MANAGED_LABEL, digest::sha256_hex, name::ObjectKey};
+use crate::{
+    crd::v1alpha1::MANAGED_LABEL,
+    digest::sha256_hex,
+    name::{ObjectKey, TargetKind},
+};
 
 /// Start of the annotations by which a target says what was written.
 pub const DIGEST_PREFIX: &str = "keyferry.dev/digest-";
@@ -22,13 +27,31 @@ const OUR_MANAGERS: &str = "keyferry-";
 /// Name of the annotation of an object on its target.
 #[must_use]
 pub fn annotation(object: &ObjectKey) -> String {
-    format!("{DIGEST_PREFIX}{}", &sha256_hex(&format!("ExternalSecret/{}", object.name))[..10])
+    format!("{DIGEST_PREFIX}{}", &sha256_hex(&format!("{}/{}", object.kind, object.name))[..10])
 }
 
-/// A Secret by namespace and name.
-pub type TargetName = (String, String);
+/// A Secret or `ConfigMap` by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetName {
+    pub kind: TargetKind,
+    pub namespace: String,
+    pub name: String,
+}
 
-/// The metadata of a Secret that decisions need.
+impl TargetName {
+    pub fn new(kind: TargetKind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// Without its namespace, which is always that of whoever speaks of it.
+impl fmt::Display for TargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// The metadata of a target that decisions need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetFacts {
     pub uid: String,
@@ -39,11 +62,11 @@ pub struct TargetFacts {
     pub owners: Vec<(String, String, String)>,
     /// Annotations that start with [`DIGEST_PREFIX`], by full name.
     pub records: BTreeMap<String, String>,
-    /// Who holds which keys of `data`.
+    /// Who holds which keys of `data` and `binaryData`.
     pub holders: Vec<Holder>,
 }
 
-/// A field manager and the keys of `data` that it holds.
+/// A field manager and the keys of `data` and `binaryData` that it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub manager: String,
@@ -100,16 +123,16 @@ impl TargetFacts {
 
 fn holder(entry: &ManagedFieldsEntry) -> Option<Holder> {
     let fields = entry.fields_v1.as_ref()?.0.as_object()?;
-    let keys: BTreeSet<String> = fields
-        .get("f:data")
-        .and_then(|data| data.as_object())
-        .map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")).map(str::to_owned).collect())
-        .unwrap_or_default();
+    let keys = ["f:data", "f:binaryData"]
+        .into_iter()
+        .filter_map(|field| fields.get(field)?.as_object())
+        .flat_map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")).map(str::to_owned))
+        .collect();
     let time = entry.time.as_ref().map(|time| time.0);
     Some(Holder { manager: entry.manager.clone().unwrap_or_default(), is_apply: entry.operation.as_deref() == Some("Apply"), keys, time })
 }
 
-/// All targets and Secrets that somebody refers to. Cheap to clone.
+/// All targets, ours and those that somebody wants. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct TargetIndex(Arc<Mutex<HashMap<TargetName, Arc<TargetFacts>>>>);
 
@@ -136,15 +159,15 @@ impl TargetIndex {
         true
     }
 
-    /// Forgets a Secret that is gone; false when it was not known.
+    /// Forgets a target that is gone; false when it was not known.
     pub fn remove(&self, name: &TargetName) -> bool {
         self.map().remove(name).is_some()
     }
 
-    /// After a full list: forgets what it did not show, and returns those names.
-    pub fn retain(&self, seen: &BTreeSet<TargetName>) -> Vec<TargetName> {
+    /// After a full list of a kind: forgets what it did not show, and returns those names.
+    pub fn retain(&self, kind: TargetKind, seen: &BTreeSet<TargetName>) -> Vec<TargetName> {
         let mut map = self.map();
-        let gone: Vec<TargetName> = map.keys().filter(|name| !seen.contains(*name)).cloned().collect();
+        let gone: Vec<TargetName> = map.keys().filter(|name| name.kind == kind && !seen.contains(*name)).cloned().collect();
         for name in &gone {
             map.remove(name);
         }
@@ -166,7 +189,8 @@ impl TargetIndex {
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-    use super::{TargetFacts, TargetIndex};
+    use super::{TargetFacts, TargetIndex, TargetName};
+    use crate::name::TargetKind;
 
     fn facts(version: &str, record: bool) -> TargetFacts {
         let annotations = if record { r#"{"keyferry.dev/digest-0123456789":"{}"}"# } else { "{}" };
@@ -192,7 +216,7 @@ mod tests {
     #[test]
     fn foreign_secrets_are_not_remembered() {
         let index = TargetIndex::default();
-        let name = ("ns".to_owned(), "s".to_owned());
+        let name = TargetName::new(TargetKind::Secret, "ns", "s");
         assert!(!index.put(name.clone(), facts("1", false), false));
         assert!(index.is_empty());
         assert!(index.put(name.clone(), facts("1", false), true), "somebody refers to it");
@@ -202,7 +226,7 @@ mod tests {
     #[test]
     fn an_echo_of_our_own_write_is_no_news() {
         let index = TargetIndex::default();
-        let name = ("ns".to_owned(), "s".to_owned());
+        let name = TargetName::new(TargetKind::Secret, "ns", "s");
         assert!(index.put(name.clone(), facts("10", true), true));
         assert!(!index.put(name.clone(), facts("10", true), true));
         assert!(!index.put(name.clone(), facts("9", true), true), "a watch that lags behind our write");

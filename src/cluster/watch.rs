@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use futures::{Stream, StreamExt, future::ready};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use futures::{Stream, StreamExt, future::ready, stream::BoxStream};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
-    Api, ResourceExt,
+    Api, Resource, ResourceExt,
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
@@ -19,10 +19,11 @@ use super::{
     Cluster,
     target::{TargetFacts, TargetName},
 };
+use crate::name::TargetKind;
 
-/// What a watch of Secrets tells.
+/// What a watch of Secrets or `ConfigMaps` tells.
 #[derive(Debug)]
-pub enum SecretEvent {
+pub enum TargetEvent {
     Seen(TargetName, TargetFacts),
     Gone(TargetName),
     /// A full list has ended; these are all names that it showed.
@@ -59,9 +60,20 @@ impl Cluster {
         (store, stream)
     }
 
-    /// The one metadata watch of all Secrets; nothing of it is cached here.
-    pub fn secrets(&self) -> impl Stream<Item = SecretEvent> + Send + 'static {
-        let api: Api<PartialObjectMeta<Secret>> = Api::all(self.client.clone());
+    /// The one metadata watch of everything of a target's kind; nothing of it is cached here.
+    pub fn targets(&self, kind: TargetKind) -> BoxStream<'static, TargetEvent> {
+        match kind {
+            TargetKind::Secret => self.targets_of::<Secret>(kind).boxed(),
+            TargetKind::ConfigMap => self.targets_of::<ConfigMap>(kind).boxed(),
+        }
+    }
+
+    fn targets_of<K>(&self, kind: TargetKind) -> impl Stream<Item = TargetEvent> + Send + 'static
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    {
+        let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
+        let name_of = move |object: &PartialObjectMeta<K>| TargetName::new(kind, object.namespace().unwrap_or_default(), object.name_any());
         let mut listed = BTreeSet::new();
         watcher(api, Config::default())
             .default_backoff()
@@ -74,18 +86,14 @@ impl Cluster {
                 Event::InitApply(object) => {
                     let name = name_of(&object);
                     listed.insert(name.clone());
-                    Some(SecretEvent::Seen(name, TargetFacts::reduce(&object.metadata)))
+                    Some(TargetEvent::Seen(name, TargetFacts::reduce(&object.metadata)))
                 }
-                Event::InitDone => Some(SecretEvent::Listed(std::mem::take(&mut listed))),
-                Event::Apply(object) => Some(SecretEvent::Seen(name_of(&object), TargetFacts::reduce(&object.metadata))),
-                Event::Delete(object) => Some(SecretEvent::Gone(name_of(&object))),
+                Event::InitDone => Some(TargetEvent::Listed(std::mem::take(&mut listed))),
+                Event::Apply(object) => Some(TargetEvent::Seen(name_of(&object), TargetFacts::reduce(&object.metadata))),
+                Event::Delete(object) => Some(TargetEvent::Gone(name_of(&object))),
             })
             .filter_map(ready)
     }
-}
-
-fn name_of(object: &PartialObjectMeta<Secret>) -> TargetName {
-    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 /// Errors of a watch are logged by kind only: their text may hold a body that did not decode.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     cluster::is_newer,
-    crd::v1alpha1::{ExternalSecret, ExternalSecretStatus},
+    crd::v1alpha1::{SyncObject, SyncStatus},
     engine::plan::Repairs,
     name::ObjectKey,
 };
@@ -49,7 +49,7 @@ impl Blocked {
 pub struct Written {
     /// The object's resource version since.
     pub version: String,
-    pub status: ExternalSecretStatus,
+    pub status: SyncStatus,
 }
 
 /// One object's memory.
@@ -72,11 +72,11 @@ pub struct Memory {
 impl Memory {
     /// The status as last known and the resource version to patch it at: the cache may lag behind our own write.
     #[must_use]
-    pub fn status_of(&self, object: &ExternalSecret) -> (ExternalSecretStatus, String) {
-        let version = object.metadata.resource_version.clone().unwrap_or_default();
+    pub fn status_of(&self, object: &SyncObject) -> (SyncStatus, String) {
+        let version = object.metadata().resource_version.clone().unwrap_or_default();
         match &self.written {
             Some(written) if is_newer(&written.version, &version) => (written.status.clone(), written.version.clone()),
-            _ => (object.status.clone().unwrap_or_default(), version),
+            _ => (object.status(), version),
         }
     }
 
@@ -133,8 +133,8 @@ mod tests {
 
     use super::{Memories, Memory, Written};
     use crate::{
-        crd::v1alpha1::{ExternalSecret, ExternalSecretStatus},
-        name::ObjectKey,
+        crd::v1alpha1::{SyncObject, SyncStatus},
+        name::{ObjectKey, ObjectKind},
     };
 
     #[test]
@@ -146,13 +146,13 @@ mod tests {
 
     #[test]
     fn a_cache_that_lags_behind_our_own_status_is_not_believed() {
-        let object = |version: &str| -> ExternalSecret {
-            serde_json::from_value(serde_json::json!({
+        let object = |version: &str| {
+            let manifest = serde_json::json!({
                 "metadata": {"name": "a", "resourceVersion": version}, "spec": {}, "status": {"inputs": version},
-            }))
-            .unwrap()
+            });
+            SyncObject::Secret(std::sync::Arc::new(serde_json::from_value(manifest).unwrap()))
         };
-        let status = ExternalSecretStatus { inputs: Some("ours".to_owned()), ..Default::default() };
+        let status = SyncStatus { inputs: Some("ours".to_owned()), ..Default::default() };
         let memory = Memory { written: Some(Written { version: "100".to_owned(), status }), ..Memory::default() };
         for (version, expected) in [("99", ("ours", "100")), ("100", ("100", "100")), ("101", ("101", "101"))] {
             let (status, at) = memory.status_of(&object(version));
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn another_object_of_the_name_starts_anew() {
-        let (memories, key) = (Memories::default(), ObjectKey::new("ns", "a"));
+        let (memories, key) = (Memories::default(), ObjectKey::new(ObjectKind::ExternalSecret, "ns", "a"));
         memories.with(&key, "one", |memory| memory.failures = 3);
         assert_eq!(memories.with(&key, "one", |memory| memory.failures), 3);
         assert_eq!(memories.with(&key, "two", |memory| memory.failures), 0);

@@ -3,6 +3,7 @@
 //! Must not be here: decisions (they are in `engine` and below), calls to the API server (they are in `cluster`).
 
 pub mod memory;
+mod objects;
 mod reconcile;
 mod rooms;
 mod triggers;
@@ -10,46 +11,45 @@ mod triggers;
 use std::{
     collections::BTreeSet,
     convert::Infallible,
+    fmt,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future::OptionFuture};
 use jiff::Timestamp;
-use kube::{
-    ResourceExt,
-    runtime::{
-        Controller,
-        controller::{self, Action},
-        reflector::{ObjectRef, Store},
-    },
+use kube::runtime::{
+    Controller,
+    controller::{self, Action},
+    reflector::{ObjectRef, Store},
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::Settings,
     cluster::{Cluster, ClusterError},
-    crd::v1alpha1::ExternalSecret,
+    crd::v1alpha1::SyncObject,
     digest::DigestKey,
-    engine::{
-        fetch::Sessions,
-        resolve::{World, object_key},
-    },
+    engine::{fetch::Sessions, resolve::World},
     governor::{Governor, Limits},
     metrics::{Health, Metrics},
-    name::ObjectKey,
+    name::{ObjectKey, ObjectKind},
     refresh::{MayLook, Refresh, Wake},
     schedule::{Timings, WallClock},
 };
 use memory::Memories;
+use objects::{Objects, Trigger, Triggers};
 use rooms::Rooms;
 use triggers::Watches;
 
 /// Everything that the controller needs to run.
 pub struct Setup {
     pub cluster: Cluster,
+    /// The kinds that are served.
+    pub kinds: BTreeSet<ObjectKind>,
     /// The operator's own namespace: its Lease and its MAC key live there.
     pub namespace: String,
     pub settings: Settings,
@@ -104,24 +104,13 @@ struct Context {
 /// Fewest objects that wait for one store at the same time, however few workers there are.
 const LEAST_ROOM: usize = 4;
 
-/// Asks for a reconcile. Cheap to clone.
-#[derive(Clone)]
-struct Trigger(UnboundedSender<ObjectRef<ExternalSecret>>);
-
-impl Trigger {
-    fn send(&self, object: &ObjectKey) {
-        // A closed channel means that the controller is ending.
-        let _ = self.0.send(ObjectRef::new(&object.name).within(&object.namespace));
-    }
-}
-
 /// The objects that existed at start and were not yet reconciled once: until all were, the caught-up mark stays. Cheap to clone.
 #[derive(Clone, Default)]
 struct Arrivals(Arc<Mutex<Option<BTreeSet<ObjectKey>>>>);
 
 impl Arrivals {
-    fn expect(&self, objects: &Store<ExternalSecret>, refresh: &Refresh) {
-        let keys: BTreeSet<ObjectKey> = objects.state().iter().map(|object| object_key(object)).collect();
+    fn expect(&self, objects: &Objects, refresh: &Refresh) {
+        let keys: BTreeSet<ObjectKey> = objects.all().iter().map(SyncObject::key).collect();
         if keys.is_empty() {
             refresh.all_registered();
         } else {
@@ -155,9 +144,9 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     let governor = Governor::new(limits, setup.clock.clone(), &setup.metrics);
     let (refresh, wakes) = Refresh::new(key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
     let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings), setup.metrics.clone());
-    let (sender, triggers) = unbounded_channel();
+    let (trigger, triggers) = Trigger::new();
     let arrivals = Arrivals::default();
-    let watches = Watches::new(&setup.cluster, setup.protected, Trigger(sender), sessions.clone(), refresh.clone(), arrivals.clone());
+    let watches = Watches::new(&setup.cluster, &setup.kinds, setup.protected, trigger, sessions.clone(), refresh.clone(), arrivals.clone());
     let mut background = tokio::spawn(watches.tasks);
     tokio::select! {
         is_synced = watches.synced => if !is_synced { return Err(ControllerError::WatchEnded) },
@@ -238,30 +227,40 @@ async fn forward(mut wakes: UnboundedReceiver<Wake>, memories: Memories, trigger
     }
 }
 
-async fn reconciles(
+async fn reconciles(context: Arc<Context>, objects: Objects, triggers: Triggers, concurrency: u16, shutdown: CancellationToken) {
+    let secrets = objects.secrets.map(|objects| queue(context.clone(), objects, triggers.secrets, concurrency, shutdown.clone()));
+    let parameters = objects.parameters.map(|objects| queue(context, objects, triggers.parameters, concurrency, shutdown));
+    futures::join!(OptionFuture::from(secrets), OptionFuture::from(parameters));
+}
+
+/// The queue of one kind.
+async fn queue<K>(
     context: Arc<Context>,
-    objects: Store<ExternalSecret>,
-    triggers: UnboundedReceiver<ObjectRef<ExternalSecret>>,
+    objects: Store<K>,
+    triggers: UnboundedReceiver<ObjectRef<K>>,
     concurrency: u16,
     shutdown: CancellationToken,
-) {
+) where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static,
+    SyncObject: From<Arc<K>>,
+{
     let triggers = futures::stream::unfold(triggers, |mut triggers| async move { triggers.recv().await.map(|object| (object, triggers)) });
     let config = controller::Config::default().concurrency(concurrency);
     Controller::for_stream(futures::stream::pending(), objects)
         .with_config(config)
         .reconcile_on(triggers)
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
-        .run(guarded, |_, _: &Infallible, _| Action::await_change(), context)
+        .run(|object, context| guarded(SyncObject::from(object), context), |_, _: &Infallible, _| Action::await_change(), context)
         .for_each(|_| futures::future::ready(()))
         .await;
 }
 
 /// A panic in one reconcile is that object's bug, not the end of the others.
-async fn guarded(object: Arc<ExternalSecret>, context: Arc<Context>) -> Result<Action, Infallible> {
-    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+async fn guarded(object: SyncObject, context: Arc<Context>) -> Result<Action, Infallible> {
+    let key = object.key();
     let reconcile = AssertUnwindSafe(reconcile::reconcile(object, &context)).catch_unwind().await;
     Ok(reconcile.unwrap_or_else(|_| {
-        tracing::error!(namespace, name, "a reconcile panicked: this is a bug of Keyferry; the object waits for a change");
+        tracing::error!(object = %key, "a reconcile panicked: this is a bug of Keyferry; the object waits for a change");
         Action::await_change()
     }))
 }

@@ -1,6 +1,6 @@
 //! One reconcile: the stages in a row, and what the process remembers of it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
@@ -15,7 +15,7 @@ use crate::{
     cluster::ClusterError,
     crd::{
         condition::{self, READY},
-        v1alpha1::{EntryState, ExternalSecret, ExternalSecretStatus, RefreshPolicy},
+        v1alpha1::{EntryState, RefreshPolicy, SyncObject, SyncStatus},
     },
     digest::ShortMac,
     engine::{
@@ -38,9 +38,9 @@ use crate::{
 const PARKED: Duration = Duration::from_secs(5);
 
 /// Reconciles one object: what the cache shows of it now, up to what its status says of it then.
-pub async fn reconcile(object: Arc<ExternalSecret>, context: &Context) -> Action {
-    let key = resolve::object_key(&object);
-    let uid = object.metadata.uid.clone().unwrap_or_default();
+pub async fn reconcile(object: SyncObject, context: &Context) -> Action {
+    let key = object.key();
+    let uid = object.metadata().uid.clone().unwrap_or_default();
     let action = Reconcile::begin(object, &key, context).run().await;
     if !context.memories.with(&key, &uid, |memory| memory.is_parked) {
         context.arrivals.note(&key, &context.refresh);
@@ -52,7 +52,7 @@ pub async fn reconcile(object: Arc<ExternalSecret>, context: &Context) -> Action
 struct Reconcile<'a> {
     context: &'a Context,
     key: &'a ObjectKey,
-    object: Arc<ExternalSecret>,
+    object: SyncObject,
     memory: Memory,
     /// The resource version at which a status may be written.
     version: String,
@@ -62,8 +62,8 @@ struct Reconcile<'a> {
 
 impl<'a> Reconcile<'a> {
     /// Takes the wake out of the memory: whoever asks from now on asks again.
-    fn begin(object: Arc<ExternalSecret>, key: &'a ObjectKey, context: &'a Context) -> Self {
-        let uid = object.metadata.uid.clone().unwrap_or_default();
+    fn begin(object: SyncObject, key: &'a ObjectKey, context: &'a Context) -> Self {
+        let uid = object.metadata().uid.clone().unwrap_or_default();
         let memory = context.memories.with(key, &uid, |memory| {
             let taken = memory.clone();
             memory.wake = None;
@@ -149,7 +149,7 @@ impl<'a> Reconcile<'a> {
         let record = self.record(&judged.request);
         let failing = failing_entries(&judged.request);
         self.register(judged, connected, |at, item| {
-            let known = record.as_ref().and_then(|record| record.item(item));
+            let known = record.as_ref().and_then(|record| record.item(&self.context.key, item));
             (known, failing.get(at).cloned().flatten())
         });
         self.remember(|memory| {
@@ -199,7 +199,7 @@ impl<'a> Reconcile<'a> {
         self.context.refresh.observe(self.key, &looks);
         let snapshot = self.snapshot(judged, &fetched);
         let plan = metrics.timed(Stage::Plan, async { plan::plan(judged, &snapshot, &self.context.key, &self.repairs()) }).await;
-        let written = apply::apply(&plan, self.key, &self.context.cluster, &self.context.world.targets);
+        let written = apply::apply(&plan, &self.context.cluster, &self.context.world.targets);
         let done = metrics.timed(Stage::Apply, written).await;
         self.note_writes(&done);
         let macs = plan.macs.clone();
@@ -237,7 +237,7 @@ impl<'a> Reconcile<'a> {
     }
 
     /// A deleted target comes back at once, but never more often than the timing says, and only while its object really lives: with
-    /// foreground deletion the Secret goes before its object.
+    /// foreground deletion the target goes before its object.
     async fn may_recreate(&self, request: &Request) -> Result<Option<Duration>, ClusterError> {
         if let Some(wait) = self.memory.recreated.and_then(|at| left(at, self.context.timings.recreation, self.now)) {
             return Ok(Some(wait));
@@ -331,14 +331,14 @@ impl<'a> Reconcile<'a> {
     }
 
     /// When nothing happens meanwhile: the staleness limit, or the end of a repair pause.
-    fn next_time(&self, request: &Request, next: &ExternalSecretStatus, fault: Option<&Fault>) -> Action {
+    fn next_time(&self, request: &Request, next: &SyncStatus, fault: Option<&Fault>) -> Action {
         match fault {
             Some(fault) if is_pause(request, fault) => Action::requeue(self.context.timings.repair_window),
             _ => self.wait_for_expiry(request, next),
         }
     }
 
-    fn wait_for_expiry(&self, request: &Request, status: &ExternalSecretStatus) -> Action {
+    fn wait_for_expiry(&self, request: &Request, status: &SyncStatus) -> Action {
         match report::expiry(request, status, &self.context.timings) {
             Some(end) => Action::requeue(until(end, self.now).max(Duration::from_millis(10))),
             None => Action::await_change(),
@@ -357,12 +357,12 @@ impl<'a> Reconcile<'a> {
 
     /// The target is not what the cache showed: one live look, then the stages anew.
     async fn judge_again(&self, request: &Request) -> Action {
-        match self.context.cluster.target(&self.key.namespace, &request.target).await {
+        match self.context.cluster.target(&request.target).await {
             Ok(Some(facts)) => {
-                self.context.world.targets.put(request.target_key(), facts, true);
+                self.context.world.targets.put(request.target.clone(), facts, true);
             }
             Ok(None) => {
-                self.context.world.targets.remove(&request.target_key());
+                self.context.world.targets.remove(&request.target);
             }
             Err(error) => return self.failed(&error),
         }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::Trigger;
+use super::objects::Trigger;
 use crate::{
     governor::{Priority, Queue},
     name::ObjectKey,
@@ -76,10 +76,12 @@ impl Drop for Inside {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tokio::sync::mpsc::unbounded_channel;
-
     use super::Rooms;
-    use crate::{controller::Trigger, governor::Priority, name::ObjectKey};
+    use crate::{
+        controller::objects::Trigger,
+        governor::Priority,
+        name::{ObjectKey, ObjectKind},
+    };
 
     fn stores(uids: &[&str]) -> BTreeSet<String> {
         uids.iter().map(|uid| (*uid).to_owned()).collect()
@@ -87,10 +89,12 @@ mod tests {
 
     #[test]
     fn a_store_that_hangs_takes_its_own_places_only_and_who_waits_is_called_in_order() {
-        let (sender, mut triggered) = unbounded_channel();
-        let rooms = Rooms::new(Trigger(sender));
+        let (trigger, triggers) = Trigger::new();
+        let (rooms, mut triggered) = (Rooms::new(trigger), triggers.secrets);
         let (hung, lively) = (stores(&["hung"]), stores(&["lively"]));
-        let enter = |stores: &BTreeSet<String>, name: &str, priority| rooms.enter(stores, 2, &ObjectKey::new("ns", name), priority);
+        let enter = |stores: &BTreeSet<String>, name: &str, priority| {
+            rooms.enter(stores, 2, &ObjectKey::new(ObjectKind::ExternalSecret, "ns", name), priority)
+        };
         let inside = [enter(&hung, "a", Priority::Fresh), enter(&hung, "b", Priority::Fresh)];
         assert!(inside.iter().all(Option::is_some));
         for (name, priority) in [("c", Priority::Changed), ("d", Priority::Fresh), ("c", Priority::Changed)] {

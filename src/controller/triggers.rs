@@ -5,35 +5,39 @@ use std::{
     sync::Arc,
 };
 
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, pin_mut};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{
-    Resource, ResourceExt,
-    core::PartialObjectMeta,
-    runtime::{reflector::Store, watcher::Event},
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::{BoxFuture, join_all, select_all},
+    pin_mut,
 };
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Resource, ResourceExt, core::PartialObjectMeta, runtime::watcher::Event};
 use tokio::sync::oneshot;
 
-use super::{Arrivals, Trigger, memory::Memories};
+use super::{
+    Arrivals,
+    memory::Memories,
+    objects::{ObjectEvents, Objects, Trigger},
+};
 use crate::{
     access::{Holder, HolderKind},
     cluster::{
         Cluster,
         target::{TargetIndex, TargetName},
-        watch::SecretEvent,
+        watch::TargetEvent,
     },
-    crd::v1alpha1::{CONFIRM_ABSENCE_ANNOTATION, ClusterSecretStore, ExternalSecret, REFRESH_ANNOTATION, SecretStore},
+    crd::v1alpha1::{CONFIRM_ABSENCE_ANNOTATION, ClusterSecretStore, REFRESH_ANNOTATION, SecretStore, SyncObject},
     engine::{
         fetch::Sessions,
-        resolve::{Claims, World, object_key, stores_of},
+        resolve::{Claims, World, stores_of},
     },
-    name::{ObjectKey, StoreName},
+    name::{ObjectKey, ObjectKind, StoreName, TargetKind},
     refresh::Refresh,
 };
 
 /// The watches and what they feed.
 pub struct Watches {
-    pub objects: Store<ExternalSecret>,
+    pub objects: Objects,
     pub world: World,
     pub memories: Memories,
     pub trigger: Trigger,
@@ -44,20 +48,20 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Five watches: objects, both kinds of stores, namespaces, and the metadata of Secrets.
+    /// For each kind of object one watch of it and one of its targets' metadata; and both kinds of stores, and namespaces.
     pub fn new(
         cluster: &Cluster,
+        kinds: &BTreeSet<ObjectKind>,
         protected: BTreeSet<String>,
         trigger: Trigger,
         sessions: Sessions,
         refresh: Refresh,
         arrivals: Arrivals,
     ) -> Self {
-        let (objects, object_events) = cluster.reflect::<ExternalSecret>();
+        let (objects, object_events) = Objects::watch(cluster, kinds);
         let (secret_stores, store_events) = cluster.reflect::<SecretStore>();
         let (cluster_stores, cluster_store_events) = cluster.reflect::<ClusterSecretStore>();
         let (namespaces, namespace_events) = cluster.namespaces();
-        let secret_events = cluster.secrets();
         let world = World {
             secret_stores,
             cluster_stores,
@@ -76,36 +80,36 @@ impl Watches {
             refresh,
             arrivals,
         };
-        let (secrets_listed, secrets) = oneshot::channel();
-        let synced = synced(world.clone(), objects.clone(), secrets).boxed();
-        let tasks = async move {
-            tokio::select! {
-                () = watcher.clone().objects(object_events) => {}
-                () = watcher.clone().stores(store_events, |store| StoreName::Namespaced {
-                    namespace: store.namespace().unwrap_or_default(),
-                    name: store.name_any(),
-                }) => {}
-                () = watcher.clone().stores(cluster_store_events, |store| StoreName::Cluster { name: store.name_any() }) => {}
-                () = watcher.clone().namespaces(namespace_events) => {}
-                () = watcher.clone().secrets(secret_events, secrets_listed) => {}
-            }
-        };
-        Self { objects, world, memories, trigger, tasks: tasks.boxed(), synced }
+        let mut tasks = Vec::new();
+        let mut listed = Vec::new();
+        for kind in kinds.iter().map(|kind| kind.target()) {
+            let (sender, receiver) = oneshot::channel();
+            tasks.push(watcher.clone().targets(kind, cluster.targets(kind), sender).boxed());
+            listed.push(receiver);
+        }
+        tasks.extend(object_events.into_iter().map(|events| watcher.clone().objects(events).boxed()));
+        let own = |store: &SecretStore| StoreName::Namespaced { namespace: store.namespace().unwrap_or_default(), name: store.name_any() };
+        tasks.push(watcher.clone().stores(store_events, own).boxed());
+        let shared = |store: &ClusterSecretStore| StoreName::Cluster { name: store.name_any() };
+        tasks.push(watcher.clone().stores(cluster_store_events, shared).boxed());
+        tasks.push(watcher.namespaces(namespace_events).boxed());
+        let synced = synced(world.clone(), objects.clone(), listed).boxed();
+        Self { objects, world, memories, trigger, tasks: select_all(tasks).map(drop).boxed(), synced }
     }
 }
 
-async fn synced(world: World, objects: Store<ExternalSecret>, secrets: oneshot::Receiver<()>) -> bool {
-    objects.wait_until_ready().await.is_ok()
+async fn synced(world: World, objects: Objects, targets: Vec<oneshot::Receiver<()>>) -> bool {
+    objects.synced().await
         && world.secret_stores.wait_until_ready().await.is_ok()
         && world.cluster_stores.wait_until_ready().await.is_ok()
         && world.namespaces.wait_until_ready().await.is_ok()
-        && secrets.await.is_ok()
+        && join_all(targets).await.iter().all(Result::is_ok)
 }
 
 /// What the handlers of events work on.
 #[derive(Clone)]
 struct Watcher {
-    objects: Store<ExternalSecret>,
+    objects: Objects,
     world: World,
     memories: Memories,
     trigger: Trigger,
@@ -166,16 +170,15 @@ impl<K: Clone + Eq + std::hash::Hash, M: PartialEq> Marks<K, M> {
 }
 
 impl Watcher {
-    async fn objects(self, events: impl Stream<Item = Event<ExternalSecret>>) {
+    async fn objects(self, mut events: ObjectEvents) {
         let mut marks = Marks::new();
-        pin_mut!(events);
         while let Some(event) = events.next().await {
             let news = marks.take(&event, object_mark);
             for key in news.gone {
                 self.forget(&key);
             }
             for key in news.changed {
-                if let Some(object) = self.objects.get(&reference(&key))
+                if let Some(object) = self.objects.get(&key)
                     && self.world.claims.put(&object)
                 {
                     self.wake_rivals(&key);
@@ -243,9 +246,9 @@ impl Watcher {
         if stores.is_empty() {
             return;
         }
-        for object in self.objects.state() {
+        for object in self.objects.all() {
             if !stores.is_disjoint(&stores_of(&object)) {
-                self.trigger.send(&object_key(&object));
+                self.trigger.send(&object.key());
             }
         }
     }
@@ -259,8 +262,8 @@ impl Watcher {
                 continue;
             }
             let changed: BTreeSet<String> = news.changed.into_iter().collect();
-            for object in self.objects.state() {
-                let key = object_key(&object);
+            for object in self.objects.all() {
+                let key = object.key();
                 if changed.contains(&key.namespace) {
                     self.trigger.send(&key);
                 }
@@ -268,22 +271,22 @@ impl Watcher {
         }
     }
 
-    async fn secrets(self, events: impl Stream<Item = SecretEvent>, listed: oneshot::Sender<()>) {
+    async fn targets(self, kind: TargetKind, events: impl Stream<Item = TargetEvent>, listed: oneshot::Sender<()>) {
         let mut listed = Some(listed);
         pin_mut!(events);
         while let Some(event) = events.next().await {
             match event {
-                SecretEvent::Seen(name, facts) => {
+                TargetEvent::Seen(name, facts) => {
                     self.credential_changed(&name, Some(&facts.resource_version));
                     let is_wanted = self.world.claims.is_wanted(&name);
                     if self.world.targets.put(name.clone(), facts, is_wanted) {
                         self.wake_claimants(&name);
                     }
                 }
-                SecretEvent::Gone(name) => self.secret_gone(&name),
-                SecretEvent::Listed(names) => {
-                    for name in self.world.targets.retain(&names) {
-                        self.secret_gone(&name);
+                TargetEvent::Gone(name) => self.target_gone(&name),
+                TargetEvent::Listed(names) => {
+                    for name in self.world.targets.retain(kind, &names) {
+                        self.target_gone(&name);
                     }
                     if let Some(listed) = listed.take() {
                         let _ = listed.send(());
@@ -293,15 +296,18 @@ impl Watcher {
         }
     }
 
-    fn secret_gone(&self, name: &TargetName) {
+    fn target_gone(&self, name: &TargetName) {
         self.credential_changed(name, None);
         self.world.targets.remove(name);
         self.wake_claimants(name);
     }
 
     fn credential_changed(&self, name: &TargetName, version: Option<&str>) {
-        let (namespace, name) = name.clone();
-        let holder = Holder { kind: HolderKind::Secret, namespace, name };
+        let kind = match name.kind {
+            TargetKind::Secret => HolderKind::Secret,
+            TargetKind::ConfigMap => HolderKind::ConfigMap,
+        };
+        let holder = Holder { kind, namespace: name.namespace.clone(), name: name.name.clone() };
         self.wake_users(&self.sessions.invalidate(&holder, version));
     }
 }
@@ -309,9 +315,9 @@ impl Watcher {
 type ObjectMark = (Option<String>, Option<i64>, Option<String>, bool);
 
 /// What of an object matters: our own status writes do not.
-fn object_mark(object: &ExternalSecret) -> (ObjectKey, ObjectMark) {
-    let token = object.annotations().get(REFRESH_ANNOTATION).cloned();
-    (object_key(object), (object.uid(), object.metadata.generation, token, object.metadata.deletion_timestamp.is_some()))
+fn object_mark(object: &SyncObject) -> (ObjectKey, ObjectMark) {
+    let (metadata, token) = (object.metadata(), object.annotation(REFRESH_ANNOTATION).map(str::to_owned));
+    (object.key(), (metadata.uid.clone(), metadata.generation, token, metadata.deletion_timestamp.is_some()))
 }
 
 fn store_mark<K: Resource>(store: &K) -> (Option<String>, Option<i64>, Option<String>) {
@@ -342,10 +348,6 @@ impl Confirmations {
 
 fn namespace_mark(namespace: &PartialObjectMeta<Namespace>) -> (String, (BTreeMap<String, String>, bool)) {
     (namespace.name_any(), (namespace.labels().clone(), namespace.metadata.deletion_timestamp.is_some()))
-}
-
-fn reference(key: &ObjectKey) -> kube::runtime::reflector::ObjectRef<ExternalSecret> {
-    kube::runtime::reflector::ObjectRef::new(&key.name).within(&key.namespace)
 }
 
 #[cfg(test)]

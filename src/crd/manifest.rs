@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt as _;
 
-use super::v1alpha1::{ClusterSecretStore, ExternalSecret, SecretStore};
+use super::v1alpha1::{ClusterSecretStore, ExternalParameter, ExternalSecret, SecretStore};
 
 /// An RFC 3339 time with all its digits.
 const TIME_LENGTH: i64 = 64;
@@ -21,7 +21,7 @@ pub struct Manifest {
 /// All kinds, in the order of their files.
 #[must_use]
 pub fn all() -> Vec<Manifest> {
-    [ClusterSecretStore::crd(), ExternalSecret::crd(), SecretStore::crd()].map(finish).to_vec()
+    [ClusterSecretStore::crd(), ExternalParameter::crd(), ExternalSecret::crd(), SecretStore::crd()].map(finish).to_vec()
 }
 
 /// The YAML of a manifest: a document with the line that says where it came from, so that the files can simply be joined.

@@ -3,10 +3,9 @@
 use crate::{
     cluster::{
         Cluster, ClusterError,
-        target::{TargetFacts, TargetIndex},
+        target::{TargetFacts, TargetIndex, TargetName},
     },
     engine::plan::{DeleteCause, Plan, Step, Write, WriteKind},
-    name::ObjectKey,
 };
 
 /// What was done, up to the first step that failed.
@@ -21,12 +20,12 @@ pub struct Done {
 }
 
 /// Executes a plan's steps; the index learns what was written before the watch tells.
-pub async fn apply(plan: &Plan, object: &ObjectKey, cluster: &Cluster, targets: &TargetIndex) -> Done {
+pub async fn apply(plan: &Plan, cluster: &Cluster, targets: &TargetIndex) -> Done {
     let mut done = Done::default();
     for step in &plan.steps {
         let result = match step {
             Step::Write(write) => apply_write(write, cluster, targets, &mut done).await,
-            Step::Delete { name, facts, cause } => delete(object, name, facts, *cause, cluster, targets, &mut done).await,
+            Step::Delete { target, facts, cause } => delete(target, facts, *cause, cluster, targets, &mut done).await,
         };
         if let Err(failure) = result {
             done.failure = Some(failure);
@@ -44,7 +43,7 @@ async fn apply_write(write: &Write, cluster: &Cluster, targets: &TargetIndex, do
         }
         other => other?,
     };
-    targets.put((write.body.namespace.clone(), write.body.name.clone()), facts.clone(), true);
+    targets.put(write.body.target.clone(), facts.clone(), true);
     done.target = Some(facts);
     done.wrote = Some(write.kind);
     done.restored.clone_from(&write.restored);
@@ -52,17 +51,16 @@ async fn apply_write(write: &Write, cluster: &Cluster, targets: &TargetIndex, do
 }
 
 async fn delete(
-    object: &ObjectKey,
-    name: &str,
+    target: &TargetName,
     facts: &TargetFacts,
     cause: DeleteCause,
     cluster: &Cluster,
     targets: &TargetIndex,
     done: &mut Done,
 ) -> Result<(), ClusterError> {
-    match cluster.delete_target(&object.namespace, name, facts).await {
+    match cluster.delete_target(target, facts).await {
         Ok(()) | Err(ClusterError::NotFound) => {
-            targets.remove(&(object.namespace.clone(), name.to_owned()));
+            targets.remove(target);
             done.deleted = Some(cause);
             Ok(())
         }

@@ -28,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     plan::{Plan, Repairs, Seen, Snapshot, Step, plan},
     resolve::{Claims, Judged, World, judge, resolve},
-    scene::{noon, written},
+    scene::{self, noon, written},
 };
 use crate::{
     access::{CredentialKey, Search, TokenAccount},
@@ -36,13 +36,13 @@ use crate::{
     cluster::target::TargetIndex,
     crd::{
         manifest,
-        v1alpha1::{ExternalSecret, ExternalSecretStatus, Provider, TargetStatus},
+        v1alpha1::{Provider, SyncObject, SyncStatus, TargetStatus},
     },
     digest::{DigestKey, ShortMac},
     fault::{Fault, Reason},
     governor::Limits,
     item::{Item, Reading, Sighting, Wanted},
-    name::{RemoteKey, RemoteRef, StoreName},
+    name::{ObjectKind, RemoteKey, RemoteRef, StoreName},
     schedule::{
         Enrolment, Ledger, Moment, Timings,
         due::{Standing, TargetState, due},
@@ -53,6 +53,7 @@ use crate::{
 /// The specs of one small cluster: an object `app` in namespace `team`, a store of either kind called `main`, another called `other`.
 #[derive(Clone, Debug)]
 struct Specs {
+    kind: ObjectKind,
     object: Value,
     own: Value,
     shared: Value,
@@ -63,7 +64,7 @@ struct Specs {
 impl Specs {
     fn of(&mut self, kind: &str) -> &mut Value {
         match kind {
-            "ExternalSecret" => &mut self.object,
+            "ExternalSecret" | "ExternalParameter" => &mut self.object,
             "SecretStore" => &mut self.own,
             "ClusterSecretStore" => &mut self.shared,
             other => unreachable!("no kind {other}"),
@@ -195,10 +196,16 @@ fn rows(servers: &[Server; 2]) -> Vec<Row> {
     };
     let mut shared = fake("shared");
     shared["allowAllNamespaces"] = json!(true);
-    let object = json!({"secretStoreRef": {"name": "main"}, "data": [{"secretKey": "k", "remoteRef": {"key": "doc", "property": "a"}}]});
-    let specs = Specs { object, own: fake("own"), shared, api_server: servers[0].url.clone() };
-    let mut rows = of_the_object(&specs);
-    rows.extend(of_entries(&specs));
+    let object =
+        |key: &str| json!({"secretStoreRef": {"name": "main"}, "data": [{key: "k", "remoteRef": {"key": "doc", "property": "a"}}]});
+    let api_server = servers[0].url.clone();
+    let specs = Specs { kind: ObjectKind::ExternalSecret, object: object("secretKey"), own: fake("own"), shared, api_server };
+    let parameters = Specs { kind: ObjectKind::ExternalParameter, object: object("key"), ..specs.clone() };
+    let mut rows = Vec::new();
+    for (specs, key) in [(&specs, "secretKey"), (&parameters, "key")] {
+        rows.extend(of_the_object(specs));
+        rows.extend(of_entries(specs, key));
+    }
     for kind in ["SecretStore", "ClusterSecretStore"] {
         rows.extend(of_a_store(kind, &specs, servers));
     }
@@ -207,11 +214,12 @@ fn rows(servers: &[Server; 2]) -> Vec<Row> {
 }
 
 fn of_the_object(specs: &Specs) -> Vec<Row> {
-    let row = |leaf: &str, one: Value, other: Value| Row::new(format!("ExternalSecret.spec.{leaf}"), specs, [one, other]);
+    let kind = specs.kind;
+    let row = |leaf: &str, one: Value, other: Value| Row::new(format!("{kind}.spec.{leaf}"), specs, [one, other]);
     let targeted = |leaf: &str, one: Value, other: Value| {
         let mut around = specs.clone();
         around.object["target"] = json!({"name": "secret"});
-        Row::new(format!("ExternalSecret.spec.{leaf}"), &around, [one, other])
+        Row::new(format!("{kind}.spec.{leaf}"), &around, [one, other])
     };
     vec![
         row("secretStoreRef", json!({"name": "main"}), Value::Null),
@@ -233,20 +241,21 @@ fn of_the_object(specs: &Specs) -> Vec<Row> {
     ]
 }
 
-fn of_entries(specs: &Specs) -> Vec<Row> {
+fn of_entries(specs: &Specs, key: &str) -> Vec<Row> {
+    let kind = specs.kind;
     let mut rows = Vec::new();
     let mut add = |leaf: &str, entry: Value, one: Value, other: Value| {
         let (list, _) = leaf.split_once("[]").expect("an entry's leaf");
         let mut around = specs.clone();
         around.object = json!({"secretStoreRef": {"name": "main"}});
         around.object[list] = json!([entry]);
-        rows.push(Row::new(format!("ExternalSecret.spec.{leaf}"), &around, [one, other]));
+        rows.push(Row::new(format!("{kind}.spec.{leaf}"), &around, [one, other]));
     };
-    let data = json!({"secretKey": "k", "remoteRef": {"key": "doc", "property": "a"}});
+    let data = json!({key: "k", "remoteRef": {"key": "doc", "property": "a"}});
     let extract = json!({"extract": {"key": "doc"}});
     let find = json!({"find": {"path": "x", "name": {"regexp": "y"}}});
     let elsewhere = json!({"storeRef": {"name": "other"}});
-    add("data[].secretKey", data.clone(), json!("k"), json!("l"));
+    add(&format!("data[].{key}"), data.clone(), json!("k"), json!("l"));
     add("data[].remoteRef.key", data.clone(), json!("doc"), json!("dup"));
     add("data[].remoteRef.property", data.clone(), json!("a"), json!("b.c"));
     add("data[].remoteRef.version", data.clone(), json!("1"), Value::Null);
@@ -533,8 +542,8 @@ fn gone() -> Seen {
 
 struct Stage {
     world: World,
-    object: ExternalSecret,
-    status: ExternalSecretStatus,
+    object: SyncObject,
+    status: SyncStatus,
     root: tempfile::TempDir,
     key: DigestKey,
     api_server: String,
@@ -555,21 +564,15 @@ impl Stage {
         shared.apply_watcher_event(&Event::Apply(parsed(&manifest("ClusterSecretStore", "main", &specs.shared))));
         let team: PartialObjectMeta<Namespace> = parsed(&json!({"metadata": {"name": "team", "labels": {"tier": "gold"}}}));
         namespaces.apply_watcher_event(&Event::Apply(team));
-        let object: ExternalSecret = parsed(&manifest("ExternalSecret", "app", &specs.object));
+        let object = scene::object(specs.kind, "app", "uid-app", &specs.object);
         world.claims.put(&object);
         let root = tempfile::tempdir().expect("a temporary folder");
-        Self {
-            world,
-            object,
-            status: ExternalSecretStatus::default(),
-            root,
-            key: DigestKey::new(&[7; 32]),
-            api_server: specs.api_server.clone(),
-        }
+        let (key, api_server) = (DigestKey::new(&[7; 32]), specs.api_server.clone());
+        Self { world, object, status: SyncStatus::default(), root, key, api_server }
     }
 
     fn judged(&self) -> Judged {
-        judge(resolve(&self.world, Arc::new(self.object.clone()), self.status.clone(), noon()), &self.world.protected)
+        judge(resolve(&self.world, self.object.clone(), self.status.clone(), noon()), &self.world.protected)
     }
 
     fn plan(&self, judged: &Judged, snapshot: &Snapshot) -> Plan {
@@ -579,8 +582,8 @@ impl Stage {
     fn apply(mut self, plan: &Plan) -> Self {
         for step in &plan.steps {
             let Step::Write(write) = step else { continue };
-            self.world.targets.put(("team".to_owned(), write.body.name.clone()), written(write), true);
-            self.status.target = Some(TargetStatus { name: write.body.name.clone(), uid: Some("uid-target".to_owned()) });
+            self.world.targets.put(write.body.target.clone(), written(write), true);
+            self.status.target = Some(TargetStatus { name: write.body.target.name.clone(), uid: Some("uid-target".to_owned()) });
         }
         self
     }

@@ -8,7 +8,6 @@ use std::{
 
 use k8s_openapi::{api::core::v1::Namespace, jiff::Timestamp};
 use kube::{
-    ResourceExt,
     core::PartialObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
@@ -19,8 +18,8 @@ use crate::{
     crd::{
         condition,
         v1alpha1::{
-            ClusterSecretStore, CreationPolicy, DeletionPolicy, Entry, ExternalSecret, ExternalSecretStatus, Provider, REFRESH_ANNOTATION,
-            RefreshPolicy, SecretStore,
+            ClusterSecretStore, CreationPolicy, DeletionPolicy, Entry, Provider, REFRESH_ANNOTATION, RefreshPolicy, SecretStore,
+            SyncObject, SyncStatus,
         },
     },
     digest::sha256_hex,
@@ -70,16 +69,16 @@ impl Claims {
     }
 
     /// Takes an object's wish; true when it is new or has changed. The target that it wanted before may have other claimants: they
-    /// see the change by the Secret that is deleted, or by their own next look.
-    pub fn put(&self, object: &ExternalSecret) -> bool {
-        let key = object_key(object);
+    /// see the change by the target that is deleted, or by their own next look.
+    pub fn put(&self, object: &SyncObject) -> bool {
+        let (key, metadata) = (object.key(), object.metadata());
         let claim = Claim {
-            created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            uid: object.uid().unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            uid: metadata.uid.clone().unwrap_or_default(),
             object: key.clone(),
         };
-        let wanted = creation_policy(object) != CreationPolicy::None && object.metadata.deletion_timestamp.is_none();
-        let target = (key.namespace.clone(), target_name(object));
+        let wanted = object.creation_policy() != CreationPolicy::None && metadata.deletion_timestamp.is_none();
+        let target = TargetName::new(object.target_kind(), &key.namespace, object.target_name());
         let mut map = self.map();
         if wanted && map.by_object.get(&key).is_some_and(|(known, holder)| *known == target && *holder == claim) {
             return false;
@@ -192,11 +191,11 @@ impl StoreView {
 /// What one reconcile is about.
 #[derive(Clone)]
 pub struct Request {
-    pub object: Arc<ExternalSecret>,
+    pub object: SyncObject,
     pub key: ObjectKey,
     pub uid: String,
     pub generation: i64,
-    pub target: String,
+    pub target: TargetName,
     pub creation: CreationPolicy,
     pub deletion: DeletionPolicy,
     pub policy: RefreshPolicy,
@@ -212,13 +211,13 @@ pub struct Request {
     pub namespace_labels: BTreeMap<String, String>,
     pub facts: Option<Arc<TargetFacts>>,
     /// The target of an earlier name, if the status knows one.
-    pub former: Option<(String, Option<Arc<TargetFacts>>)>,
+    pub former: Option<(TargetName, Option<Arc<TargetFacts>>)>,
     /// An older object that wants the same target.
     pub rival: Option<String>,
     /// What the spec says wrongly and the schema could not refuse.
     pub fault: Option<Fault>,
     /// The status as last known.
-    pub status: ExternalSecretStatus,
+    pub status: SyncStatus,
     pub now: Timestamp,
 }
 
@@ -235,57 +234,44 @@ pub struct Judged {
     pub stores: String,
 }
 
-/// Namespace and name of an object.
-#[must_use]
-pub fn object_key(object: &ExternalSecret) -> ObjectKey {
-    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
-}
-
-fn creation_policy(object: &ExternalSecret) -> CreationPolicy {
-    object.spec.target.as_ref().and_then(|target| target.creation_policy).unwrap_or_default()
-}
-
-fn target_name(object: &ExternalSecret) -> String {
-    object.spec.target.as_ref().and_then(|target| target.name.clone()).unwrap_or_else(|| object.name_any())
-}
-
 /// The stores that an object refers to.
 #[must_use]
-pub fn stores_of(object: &ExternalSecret) -> BTreeSet<StoreName> {
-    let key = object_key(object);
-    object.spec.entries().into_iter().flatten().map(|entry| access::store_name(&key, entry.store)).collect()
+pub fn stores_of(object: &SyncObject) -> BTreeSet<StoreName> {
+    let key = object.key();
+    object.entries().into_iter().flatten().map(|entry| access::store_name(&key, entry.store)).collect()
 }
 
 /// Stage 1.
 #[must_use]
-pub fn resolve(world: &World, object: Arc<ExternalSecret>, status: ExternalSecretStatus, now: Timestamp) -> Request {
-    let key = object_key(&object);
-    let target = target_name(&object);
+pub fn resolve(world: &World, object: SyncObject, status: SyncStatus, now: Timestamp) -> Request {
+    let key = object.key();
+    let target = TargetName::new(object.target_kind(), &key.namespace, object.target_name());
     let stores = stores_of(&object).into_iter().map(|name| (name.clone(), view(world, &name))).collect();
     let namespace = world.namespaces.get(&ObjectRef::new(&key.namespace));
-    let policy = object.spec.refresh_policy.unwrap_or(RefreshPolicy::Periodic);
-    let interval = interval(object.spec.refresh_interval.as_deref());
-    let name = (key.namespace.clone(), target.clone());
+    let policy = object.refresh_policy();
+    let interval = interval(object.refresh_interval());
     let former = status
         .target
         .as_ref()
-        .filter(|former| former.name != target && former.uid.is_some())
-        .map(|former| (former.name.clone(), world.targets.get(&(key.namespace.clone(), former.name.clone()))));
-    let rival = world.claims.of(&name).into_iter().next().filter(|first| *first != key).map(|first| first.name);
-    let fault = interval.as_ref().err().cloned().or_else(|| object.spec.entries().err());
+        .filter(|former| former.name != target.name && former.uid.is_some())
+        .map(|former| TargetName { name: former.name.clone(), ..target.clone() })
+        .map(|former| (former.clone(), world.targets.get(&former)));
+    let rival = world.claims.of(&target).into_iter().next().filter(|first| *first != key).map(|first| first.name);
+    let fault = interval.as_ref().err().cloned().or_else(|| object.entries().err());
+    let metadata = object.metadata();
     Request {
-        uid: object.uid().unwrap_or_default(),
-        generation: object.metadata.generation.unwrap_or_default(),
-        creation: creation_policy(&object),
-        deletion: object.spec.target.as_ref().and_then(|target| target.deletion_policy).unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        creation: object.creation_policy(),
+        deletion: object.deletion_policy(),
         interval: interval.ok().filter(|interval| policy == RefreshPolicy::Periodic && !interval.is_zero()),
         policy,
-        is_suspended: object.spec.suspend.unwrap_or(false),
-        is_deleting: object.metadata.deletion_timestamp.is_some(),
+        is_suspended: object.is_suspended(),
+        is_deleting: metadata.deletion_timestamp.is_some(),
         is_leaving: namespace.as_ref().is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()),
-        token: object.annotations().get(REFRESH_ANNOTATION).filter(|token| !token.is_empty()).map(|token| echo(token)),
+        token: object.annotation(REFRESH_ANNOTATION).filter(|token| !token.is_empty()).map(echo),
         namespace_labels: namespace.and_then(|namespace| namespace.metadata.labels.clone()).unwrap_or_default(),
-        facts: world.targets.get(&name),
+        facts: world.targets.get(&target),
         target,
         stores,
         former,
@@ -379,7 +365,7 @@ impl Request {
     /// Whether this object ever wrote the target of this name, as far as the status knows.
     #[must_use]
     pub fn was_written(&self) -> bool {
-        self.status.target.as_ref().is_some_and(|target| target.name == self.target && target.uid.is_some())
+        self.status.target.as_ref().is_some_and(|target| target.name == self.target.name && target.uid.is_some())
     }
 
     /// Whether the status says that this very generation was Ready once.
@@ -392,19 +378,13 @@ impl Request {
     /// The entries in the order of the spec; none when the spec cannot be used (then `fault` says why).
     #[must_use]
     pub fn entries(&self) -> Vec<Entry<'_>> {
-        self.object.spec.entries().unwrap_or_default()
+        self.object.entries().unwrap_or_default()
     }
 
     /// The store of an entry.
     #[must_use]
     pub fn store_of(&self, entry: &Entry<'_>) -> StoreName {
         access::store_name(&self.key, entry.store)
-    }
-
-    /// Its name and namespace as a target's name.
-    #[must_use]
-    pub fn target_key(&self) -> TargetName {
-        (self.key.namespace.clone(), self.target.clone())
     }
 }
 
@@ -428,7 +408,7 @@ mod tests {
     fn a_refresh_token_that_status_cannot_hold_is_told_by_its_hash() {
         let token = |text: String| {
             let mut scene = asking_for("a");
-            scene.object.metadata.annotations = Some([(REFRESH_ANNOTATION.to_owned(), text)].into());
+            scene = scene.annotated(REFRESH_ANNOTATION, &text);
             scene.judged().request.token
         };
         assert_eq!(token("x".repeat(256)), Some("x".repeat(256)));

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
-use kube::runtime::{reflector::store::Writer, watcher::Event};
+use kube::{
+    core::ObjectMeta,
+    runtime::{reflector::store::Writer, watcher::Event},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -11,19 +14,20 @@ use super::{
     resolve::{Claims, Judged, World, judge, resolve},
 };
 use crate::{
-    cluster::target::{Holder, TargetFacts, TargetIndex},
-    crd::v1alpha1::{ExternalSecret, ExternalSecretStatus, SecretStore},
+    cluster::target::{Holder, TargetFacts, TargetIndex, TargetName},
+    crd::v1alpha1::{SecretStore, SyncObject, SyncStatus},
     digest::DigestKey,
     fault::Fault,
     item::{Fetched, Form, Reading, Sighting},
+    name::ObjectKind,
     secret::SecretValue,
 };
 
 /// One object, its store, its target and what is seen of its entries.
 pub struct Scene {
     pub world: World,
-    pub object: ExternalSecret,
-    pub status: ExternalSecretStatus,
+    pub object: SyncObject,
+    pub status: SyncStatus,
     pub snapshot: Snapshot,
     pub repairs: Repairs,
     pub key: DigestKey,
@@ -37,9 +41,19 @@ pub fn noon() -> Timestamp {
 }
 
 impl Scene {
-    /// `spec` of an object `app` in namespace `team`, with a SecretStore `main` of provider `fake`.
+    /// `spec` of an ExternalSecret `app` in namespace `team`, with a SecretStore `main` of provider `fake`.
     #[expect(clippy::needless_pass_by_value, reason = "fixtures are written where they are used")]
     pub fn new(spec: Value) -> Self {
+        Self::of(ObjectKind::ExternalSecret, &spec)
+    }
+
+    /// The same with an ExternalParameter.
+    #[expect(clippy::needless_pass_by_value, reason = "fixtures are written where they are used")]
+    pub fn parameter(spec: Value) -> Self {
+        Self::of(ObjectKind::ExternalParameter, &spec)
+    }
+
+    fn of(kind: ObjectKind, spec: &Value) -> Self {
         let mut stores = Writer::default();
         let secret_stores = stores.as_reader();
         let world = World {
@@ -53,8 +67,8 @@ impl Scene {
         stores.apply_watcher_event(&Event::Apply(store(1)));
         let mut scene = Self {
             world,
-            object: object("app", "uid-app", &spec),
-            status: ExternalSecretStatus::default(),
+            object: object(kind, "app", "uid-app", spec),
+            status: SyncStatus::default(),
             snapshot: vec![],
             repairs: Repairs { window: std::time::Duration::from_secs(300), ..Repairs::default() },
             key: DigestKey::new(&[7; 32]),
@@ -62,15 +76,15 @@ impl Scene {
             stores,
         };
         scene.world.claims.put(&scene.object);
-        scene.snapshot = scene.object.spec.entries().map(|entries| vec![None; entries.len()]).unwrap_or_default();
+        scene.snapshot = scene.object.entries().map(|entries| vec![None; entries.len()]).unwrap_or_default();
         scene
     }
 
     /// Another object of the same namespace wants a target too; older than `app` if so.
     pub fn rival(self, name: &str, is_older: bool, spec: &Value) -> Self {
-        let mut rival = object(name, &format!("uid-{name}"), spec);
+        let mut rival = object(self.object.kind(), name, &format!("uid-{name}"), spec);
         let created = if is_older { "2025-01-01T00:00:00Z" } else { "2027-01-01T00:00:00Z" };
-        rival.metadata.creation_timestamp = serde_json::from_value(json!(created)).expect("a timestamp");
+        metadata_mut(&mut rival).creation_timestamp = serde_json::from_value(json!(created)).expect("a timestamp");
         self.world.claims.put(&rival);
         self
     }
@@ -83,10 +97,22 @@ impl Scene {
 
     /// The spec is another one now.
     pub fn edit(mut self, spec: &Value) -> Self {
-        self.object = object("app", "uid-app", spec);
-        self.object.metadata.generation = Some(2);
+        self.object = object(self.object.kind(), "app", "uid-app", spec);
+        metadata_mut(&mut self.object).generation = Some(2);
         self.world.claims.put(&self.object);
-        self.snapshot.resize_with(self.object.spec.entries().map_or(0, |entries| entries.len()), || None);
+        self.snapshot.resize_with(self.object.entries().map_or(0, |entries| entries.len()), || None);
+        self
+    }
+
+    /// The object has another name.
+    pub fn named(mut self, name: &str) -> Self {
+        metadata_mut(&mut self.object).name = Some(name.to_owned());
+        self
+    }
+
+    /// The object carries that annotation.
+    pub fn annotated(mut self, name: &str, value: &str) -> Self {
+        metadata_mut(&mut self.object).annotations = Some([(name.to_owned(), value.to_owned())].into());
         self
     }
 
@@ -111,13 +137,23 @@ impl Scene {
 
     /// What stands under a target's name.
     pub fn target(self, name: &str, facts: TargetFacts) -> Self {
-        self.world.targets.remove(&("team".to_owned(), name.to_owned()));
-        self.world.targets.put(("team".to_owned(), name.to_owned()), facts, true);
+        let name = self.target_named(name);
+        self.world.targets.remove(&name);
+        self.world.targets.put(name, facts, true);
         self
     }
 
+    /// What stands under that name.
+    pub fn facts(&self, name: &str) -> TargetFacts {
+        (*self.world.targets.get(&self.target_named(name)).expect("a target")).clone()
+    }
+
+    fn target_named(&self, name: &str) -> TargetName {
+        TargetName::new(self.object.target_kind(), "team", name)
+    }
+
     pub fn judged(&self) -> Judged {
-        let request = resolve(&self.world, Arc::new(self.object.clone()), self.status.clone(), self.now);
+        let request = resolve(&self.world, self.object.clone(), self.status.clone(), self.now);
         judge(request, &self.world.protected)
     }
 
@@ -132,11 +168,11 @@ impl Scene {
             match step {
                 Step::Write(write) => {
                     let facts = written(write);
-                    self.world.targets.remove(&("team".to_owned(), write.body.name.clone()));
-                    self.world.targets.put(("team".to_owned(), write.body.name.clone()), facts, true);
+                    self.world.targets.remove(&write.body.target);
+                    self.world.targets.put(write.body.target.clone(), facts, true);
                 }
-                Step::Delete { name, .. } => {
-                    self.world.targets.remove(&("team".to_owned(), name.clone()));
+                Step::Delete { target, .. } => {
+                    self.world.targets.remove(target);
                 }
             }
         }
@@ -145,7 +181,7 @@ impl Scene {
 
     /// The target's metadata, changed by somebody.
     pub fn meddle(self, name: &str, change: impl FnOnce(&mut TargetFacts)) -> Self {
-        let mut facts = (*self.world.targets.get(&("team".to_owned(), name.to_owned())).expect("a target")).clone();
+        let mut facts = self.facts(name);
         change(&mut facts);
         self.target(name, facts)
     }
@@ -157,12 +193,26 @@ impl Scene {
     }
 }
 
-fn object(name: &str, uid: &str, spec: &Value) -> ExternalSecret {
+pub fn object(kind: ObjectKind, name: &str, uid: &str, spec: &Value) -> SyncObject {
     let manifest = json!({
-        "apiVersion": "keyferry.dev/v1alpha1", "kind": "ExternalSecret", "spec": spec,
+        "apiVersion": "keyferry.dev/v1alpha1", "kind": kind.as_str(), "spec": spec,
         "metadata": {"name": name, "namespace": "team", "uid": uid, "generation": 1, "resourceVersion": "5", "creationTimestamp": "2026-01-01T00:00:00Z"},
     });
-    serde_json::from_value(manifest).expect("the fixture is a manifest")
+    match kind {
+        ObjectKind::ExternalSecret => {
+            SyncObject::Secret(serde_json::from_value(manifest).map(Arc::new).expect("the fixture is a manifest"))
+        }
+        ObjectKind::ExternalParameter => {
+            SyncObject::Parameter(serde_json::from_value(manifest).map(Arc::new).expect("the fixture is a manifest"))
+        }
+    }
+}
+
+fn metadata_mut(object: &mut SyncObject) -> &mut ObjectMeta {
+    match object {
+        SyncObject::Secret(object) => &mut Arc::make_mut(object).metadata,
+        SyncObject::Parameter(object) => &mut Arc::make_mut(object).metadata,
+    }
 }
 
 fn store(generation: i64) -> SecretStore {
@@ -190,7 +240,7 @@ pub fn written(write: &super::plan::Write) -> TargetFacts {
     }
 }
 
-/// Metadata of a Secret that somebody else made.
+/// Metadata of a target that somebody else made.
 pub fn foreign() -> TargetFacts {
     TargetFacts {
         uid: "uid-foreign".to_owned(),

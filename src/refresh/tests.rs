@@ -31,7 +31,7 @@ use crate::{
     governor::{Governor, Limits, Look, Own, Priority, Session, SessionId},
     item::{Fetched, Form, Hint, Item, Listing, Reading, Sighting},
     metrics::{Health, Metrics},
-    name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef, StoreName},
+    name::{ObjectKey, ObjectKind, ProviderKind, RemoteKey, RemoteRef, StoreName},
     schedule::{Counts, Timings, WallClock},
     secret::SecretValue,
 };
@@ -180,7 +180,7 @@ fn search(store: &str) -> Granted<Item> {
 }
 
 fn object(name: &str) -> ObjectKey {
-    ObjectKey::new("team", name)
+    ObjectKey::new(ObjectKind::ExternalSecret, "team", name)
 }
 
 fn digest_key() -> DigestKey {

@@ -11,7 +11,7 @@ use crate::{
     digest::{DigestKey, ShortMac},
     fault::{Fault, Reason, retry},
     item::{FindRef, Hint, Item, Listing, Wanted},
-    name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef},
+    name::{ObjectKey, ObjectKind, ProviderKind, RemoteKey, RemoteRef},
 };
 
 mod histories;
@@ -36,7 +36,7 @@ fn search(store: &str) -> Item {
 }
 
 fn object(name: &str) -> ObjectKey {
-    ObjectKey::new("team", name)
+    ObjectKey::new(ObjectKind::ExternalSecret, "team", name)
 }
 
 fn mac(value: u8) -> ShortMac {

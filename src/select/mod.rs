@@ -18,7 +18,7 @@ use crate::{
     crd::v1alpha1::{Entry, Place, Reference, RemoteValue},
     fault::{Class, Fault, Reason, quote},
     item::{Fetched, Form, Reading, Sighting},
-    name::RemoteKey,
+    name::{RemoteKey, TargetKind},
     secret::SecretValue,
 };
 use json::Shape;
@@ -37,12 +37,13 @@ pub struct EntryFault {
     pub fault: Fault,
 }
 
-/// The data of the Secret that these entries make. `data` wins over `dataFrom`.
+/// The data of the target that these entries make. `data` wins over `dataFrom`; in a `ConfigMap` a later `dataFrom` wins over an
+/// earlier one.
 ///
 /// # Errors
 /// Every entry that was not found, is unknown, or cannot be used, in order; if each alone can be used, what collides, then what is
 /// too large.
-pub fn assemble(entries: &[(Entry<'_>, &Sighting)]) -> Result<BTreeMap<String, SecretValue>, Vec<EntryFault>> {
+pub fn assemble(kind: TargetKind, entries: &[(Entry<'_>, &Sighting)]) -> Result<BTreeMap<String, SecretValue>, Vec<EntryFault>> {
     let mut parts = Vec::new();
     let mut faults = Vec::new();
     for (index, (entry, sighting)) in entries.iter().enumerate() {
@@ -55,7 +56,7 @@ pub fn assemble(entries: &[(Entry<'_>, &Sighting)]) -> Result<BTreeMap<String, S
         return Err(faults);
     }
     let sizes: Vec<usize> = parts.iter().map(|part| part.values().map(SecretValue::len).sum()).collect();
-    let data = merge(entries, parts).map_err(|fault| vec![fault])?;
+    let data = merge(entries, parts, kind == TargetKind::ConfigMap).map_err(|fault| vec![fault])?;
     check_size(&data, &sizes).map_err(|fault| vec![fault])?;
     Ok(data)
 }
@@ -250,8 +251,8 @@ impl Keys {
     }
 }
 
-/// Puts the parts together: `data` over `dataFrom`, and among equals no key twice.
-fn merge(entries: &[(Entry<'_>, &Sighting)], parts: Vec<Part>) -> Result<Part, EntryFault> {
+/// Puts the parts together: `data` over `dataFrom`, and among equals no key twice, unless a later `dataFrom` wins.
+fn merge(entries: &[(Entry<'_>, &Sighting)], parts: Vec<Part>, later_wins: bool) -> Result<Part, EntryFault> {
     let (mut data, mut from) = (BTreeMap::new(), BTreeMap::new());
     for (index, part) in parts.into_iter().enumerate() {
         let place = entries[index].0.place;
@@ -261,6 +262,9 @@ fn merge(entries: &[(Entry<'_>, &Sighting)], parts: Vec<Part>) -> Result<Part, E
         };
         for (key, value) in part {
             if let Some((other, _)) = layer.insert(key.clone(), (place, value)) {
+                if later_wins && matches!(place, Place::DataFrom(_)) {
+                    continue;
+                }
                 let detail = format!("key {} comes from {other} and from {place}: rename it in one of them, or remove one", quote(&key));
                 return Err(EntryFault { entry: index, fault: Fault::invalid(Reason::KeyCollision, detail) });
             }

@@ -10,7 +10,7 @@ use crate::{
     crd::v1alpha1::ExternalSecretSpec,
     fault::{Class, Fault, Reason},
     item::{Fetched, Form, Reading, Sighting},
-    name::{ProviderKind, RemoteKey},
+    name::{ProviderKind, RemoteKey, TargetKind},
     secret::SecretValue,
 };
 
@@ -35,7 +35,7 @@ fn assembled(spec: Value, sightings: &[Sighting]) -> Result<BTreeMap<String, Str
     let spec: ExternalSecretSpec = serde_json::from_value(spec).expect("the fixture is a spec");
     let entries: Vec<_> = spec.entries().expect("the fixture has entries").into_iter().zip(sightings).collect();
     assert_eq!(entries.len(), sightings.len());
-    let data = assemble(&entries)?;
+    let data = assemble(TargetKind::Secret, &entries)?;
     Ok(data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(value.expose()).into_owned())).collect())
 }
 
@@ -72,7 +72,7 @@ fn a_member_of_a_map_is_taken_byte_by_byte() {
         reference["property"] = json!(property);
         let spec = json!({"secretStoreRef": {"name": "s"}, "data": [{"secretKey": "k", "remoteRef": reference}]});
         let spec: ExternalSecretSpec = serde_json::from_value(spec).unwrap();
-        let data = assemble(&[(spec.entries().unwrap()[0], &map(document))]);
+        let data = assemble(TargetKind::Secret, &[(spec.entries().unwrap()[0], &map(document))]);
         data.map(|data| data["k"].expose().to_vec()).map_err(|faults| only(faults).reason)
     };
     let cases = [
@@ -106,7 +106,7 @@ fn extract_gives_every_member_of_a_map_byte_by_byte() {
     let of = |document: &str| {
         let spec = json!({"secretStoreRef": {"name": "s"}, "dataFrom": [{"extract": {"key": "doc"}}]});
         let spec: ExternalSecretSpec = serde_json::from_value(spec).unwrap();
-        let data = assemble(&[(spec.entries().unwrap()[0], &map(document))]);
+        let data = assemble(TargetKind::Secret, &[(spec.entries().unwrap()[0], &map(document))]);
         data.map(|data| data.into_iter().map(|(key, value)| (key, value.expose().to_vec())).collect::<Vec<_>>())
             .map_err(|faults| only(faults).reason)
     };
@@ -125,7 +125,7 @@ fn bytes_are_bytes() {
     }))
     .unwrap();
     for bytes in [&b"\xff\x00\xfe"[..], b" {\"a\": 1}\n", b"null", b"\"x\"", b"\r\n"] {
-        let data = assemble(&[(spec.entries().unwrap()[0], &value(bytes))]).unwrap();
+        let data = assemble(TargetKind::Secret, &[(spec.entries().unwrap()[0], &value(bytes))]).unwrap();
         assert_eq!(data["k"].expose(), bytes);
     }
 }
@@ -430,6 +430,22 @@ fn data_beats_data_from_and_equals_collide() {
     assert_eq!((faults[0].entry, faults[0].fault.reason), (2, Reason::KeyCollision));
     let faults = assembled(json!({"data": [data("a"), data("a")]}), &[value(b"1"), value(b"2")]).unwrap_err();
     assert_eq!((faults[0].entry, faults[0].fault.reason), (1, Reason::KeyCollision));
+}
+
+#[test]
+fn in_a_config_map_the_later_source_wins_and_data_over_all() {
+    let extract = |key: &str| json!({"extract": {"key": key}});
+    let spec: ExternalSecretSpec = serde_json::from_value(json!({
+        "secretStoreRef": {"name": "main"}, "data": [{"secretKey": "a", "remoteRef": {"key": "one"}}],
+        "dataFrom": [extract("m"), extract("n")],
+    }))
+    .unwrap();
+    let sightings = [value(b"own"), value(br#"{"a": "1", "b": "first", "c": "kept"}"#), value(br#"{"a": "2", "b": "second"}"#)];
+    let entries: Vec<_> = spec.entries().unwrap().into_iter().zip(&sightings).collect();
+    let data = assemble(TargetKind::ConfigMap, &entries).unwrap();
+    let data: BTreeMap<String, String> =
+        data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(value.expose()).into_owned())).collect();
+    assert_eq!(data, pairs(&[("a", "own"), ("b", "second"), ("c", "kept")]));
 }
 
 #[test]

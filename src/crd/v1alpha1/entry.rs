@@ -1,8 +1,8 @@
-//! The entries of an `ExternalSecret` in the order of its spec: one view of `data[]` and `dataFrom[]` for every stage.
+//! The entries of an object in the order of its spec: one view of `data[]` and `dataFrom[]` for every stage.
 
 use std::fmt;
 
-use super::{DataFromEntry, ExternalSecretSpec, Find, RemoteValue, SourceRef, StoreRef};
+use super::{DataFromEntry, ExternalParameterSpec, ExternalSecretSpec, Find, RemoteValue, SourceRef, StoreRef};
 use crate::fault::{Fault, Reason, quote};
 
 /// One entry: where it stands, where it looks, what it asks for.
@@ -13,7 +13,7 @@ pub struct Entry<'a> {
     pub reference: Reference<'a>,
 }
 
-/// Where an entry stands, as status names it: `data[<secretKey>]` or `dataFrom[<index>]`.
+/// Where an entry stands, as status names it: `data[<key>]` or `dataFrom[<index>]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place<'a> {
     Data(&'a str),
@@ -47,24 +47,46 @@ impl ExternalSecretSpec {
     /// `InvalidSpec` for what the schema refuses too: no entry at all, an entry without a store, not exactly one of `extract` and
     /// `find`.
     pub fn entries(&self) -> Result<Vec<Entry<'_>>, Fault> {
-        let data = self.data.iter().flatten().map(|entry| {
-            let place = Place::Data(&entry.secret_key);
-            Ok(Entry { place, store: self.store_of(place, entry.source_ref.as_ref())?, reference: Reference::Value(&entry.remote_ref) })
-        });
-        let data_from = self.data_from.iter().flatten().enumerate().map(|(index, entry)| {
-            let place = Place::DataFrom(index);
-            Ok(Entry { place, store: self.store_of(place, entry.source_ref.as_ref())?, reference: reference_of(place, entry)? })
-        });
-        let entries: Vec<_> = data.chain(data_from).collect::<Result<_, Fault>>()?;
-        if entries.is_empty() { Err(invalid("spec needs at least one entry: add data or dataFrom")) } else { Ok(entries) }
+        let data = self.data.iter().flatten().map(|entry| (entry.secret_key.as_str(), &entry.remote_ref, entry.source_ref.as_ref()));
+        entries(self.secret_store_ref.as_ref(), data, self.data_from.as_deref())
     }
+}
 
-    fn store_of<'a>(&'a self, place: Place<'_>, source: Option<&'a SourceRef>) -> Result<&'a StoreRef, Fault> {
-        source
-            .map(|source| &source.store_ref)
-            .or(self.secret_store_ref.as_ref())
-            .ok_or_else(|| invalid(format!("{} names no store: add spec.secretStoreRef or sourceRef.storeRef", quote(&place.to_string()))))
+impl ExternalParameterSpec {
+    /// All entries, `data` first.
+    ///
+    /// # Errors
+    /// As for [`ExternalSecretSpec::entries`].
+    pub fn entries(&self) -> Result<Vec<Entry<'_>>, Fault> {
+        let data = self.data.iter().flatten().map(|entry| (entry.key.as_str(), &entry.remote_ref, entry.source_ref.as_ref()));
+        entries(self.secret_store_ref.as_ref(), data, self.data_from.as_deref())
     }
+}
+
+type Single<'a> = (&'a str, &'a RemoteValue, Option<&'a SourceRef>);
+
+fn entries<'a>(
+    default: Option<&'a StoreRef>,
+    data: impl Iterator<Item = Single<'a>>,
+    data_from: Option<&'a [DataFromEntry]>,
+) -> Result<Vec<Entry<'a>>, Fault> {
+    let data = data.map(|(key, remote, source)| {
+        let place = Place::Data(key);
+        Ok(Entry { place, store: store_of(place, source, default)?, reference: Reference::Value(remote) })
+    });
+    let data_from = data_from.into_iter().flatten().enumerate().map(|(index, entry)| {
+        let place = Place::DataFrom(index);
+        Ok(Entry { place, store: store_of(place, entry.source_ref.as_ref(), default)?, reference: reference_of(place, entry)? })
+    });
+    let entries: Vec<_> = data.chain(data_from).collect::<Result<_, Fault>>()?;
+    if entries.is_empty() { Err(invalid("spec needs at least one entry: add data or dataFrom")) } else { Ok(entries) }
+}
+
+fn store_of<'a>(place: Place<'_>, source: Option<&'a SourceRef>, default: Option<&'a StoreRef>) -> Result<&'a StoreRef, Fault> {
+    source
+        .map(|source| &source.store_ref)
+        .or(default)
+        .ok_or_else(|| invalid(format!("{} names no store: add spec.secretStoreRef or sourceRef.storeRef", quote(&place.to_string()))))
 }
 
 fn reference_of<'a>(place: Place<'_>, entry: &'a DataFromEntry) -> Result<Reference<'a>, Fault> {

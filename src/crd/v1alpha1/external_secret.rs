@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
     shortname = "kes",
     category = "keyferry",
     namespaced,
-    status = "ExternalSecretStatus",
+    status = "SyncStatus",
     derive = "PartialEq",
     doc = "Remote values that become one Secret and stay fresh.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -219,7 +219,7 @@ pub enum DeletionPolicy {
 /// What the operator found and did.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ExternalSecretStatus {
+pub struct SyncStatus {
     /// The generation that this status speaks of; -1 before the first look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
@@ -228,7 +228,7 @@ pub struct ExternalSecretStatus {
     #[schemars(schema_with = "super::schema::conditions")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
-    /// The Secret that was written.
+    /// The Secret or `ConfigMap` that was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetStatus>,
     /// Hash of what the target was computed from besides values.
@@ -248,7 +248,7 @@ pub struct ExternalSecretStatus {
     pub handled_refresh: Option<String>,
 }
 
-/// The Secret that was written.
+/// The Secret or `ConfigMap` that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
@@ -265,7 +265,7 @@ pub struct TargetStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EntryStatus {
-    /// `data[<secretKey>]` or `dataFrom[<index>]`.
+    /// `data[<key>]` or `dataFrom[<index>]`.
     #[schemars(length(max = 300))]
     pub name: String,
     /// The store, as `SecretStore/<name>` or `ClusterSecretStore/<name>`.

@@ -1,15 +1,19 @@
 //! `keyferry.dev/v1alpha1`: the kinds of this build, with only the fields that work.
 
 mod entry;
+mod external_parameter;
 mod external_secret;
 mod kubernetes;
+mod object;
 mod schema;
 mod store;
 mod vault;
 
 pub use entry::{Entry, Place, Reference};
+pub use external_parameter::*;
 pub use external_secret::*;
 pub use kubernetes::*;
+pub use object::SyncObject;
 pub use store::*;
 pub use vault::*;
 

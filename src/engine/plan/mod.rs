@@ -12,7 +12,10 @@ use std::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp};
 
 use crate::{
-    cluster::{Guard, TargetBody, target::TargetFacts},
+    cluster::{
+        Guard, TargetBody,
+        target::{TargetFacts, TargetName},
+    },
     crd::v1alpha1::{CreationPolicy, DeletionPolicy, Entry, EntryState, EntryStatus, MANAGED_LABEL},
     digest::{self, DigestKey, ShortMac},
     engine::{
@@ -24,7 +27,7 @@ use crate::{
     },
     fault::{Class, Fault, Reason},
     item::{Item, Reading, Sighting},
-    name::RemoteKey,
+    name::{RemoteKey, TargetKind},
     secret::SecretValue,
     select,
 };
@@ -77,7 +80,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub enum Step {
     Write(Box<Write>),
-    Delete { name: String, facts: Arc<TargetFacts>, cause: DeleteCause },
+    Delete { target: TargetName, facts: Arc<TargetFacts>, cause: DeleteCause },
 }
 
 /// One apply of the target.
@@ -106,7 +109,7 @@ pub enum WriteKind {
     Annotate,
 }
 
-/// Why a Secret is deleted.
+/// Why a target is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteCause {
     /// Every value is proven absent and `deletionPolicy` says Delete.
@@ -183,7 +186,7 @@ fn selected(judged: &Judged, snapshot: &Snapshot) -> (Vec<Option<Fault>>, BTreeM
         faults.fill(Some(Fault::new(Class::Bug, Reason::ProviderUnavailable, "an entry was not looked at: please report it")));
         return (faults, BTreeMap::new());
     }
-    match select::assemble(&sources) {
+    match select::assemble(judged.request.target.kind, &sources) {
         Ok(values) => (faults, values),
         Err(errors) => {
             for error in errors {
@@ -319,7 +322,7 @@ fn deletion(judged: &Judged, snapshot: &Snapshot, holding: &Holding) -> Deletion
     let is_proven = is_owned
         && !judged.verdicts.is_empty()
         && judged.verdicts.iter().zip(snapshot).all(|(verdict, seen)| match (verdict, seen) {
-            (Ok(granted), Some(seen)) => is_not_found(&seen.sighting) && seen.is_absence_confirmed && record.item(granted.get()).is_some(),
+            (Ok(granted), Some(seen)) => is_not_found(&seen.sighting) && seen.is_absence_confirmed && record.has_item(granted.get()),
             _ => false,
         });
     if !is_proven {
@@ -328,7 +331,7 @@ fn deletion(judged: &Judged, snapshot: &Snapshot, holding: &Holding) -> Deletion
     if snapshot.iter().flatten().any(|seen| seen.is_braked) {
         return Deletion::Braked;
     }
-    Deletion::Due(Step::Delete { name: request.target.clone(), facts: facts.clone(), cause: DeleteCause::Absent })
+    Deletion::Due(Step::Delete { target: request.target.clone(), facts: facts.clone(), cause: DeleteCause::Absent })
 }
 
 fn is_not_found(sighting: &Sighting) -> bool {
@@ -339,7 +342,7 @@ fn mass_absence(request: &Request) -> Fault {
     Fault::absent(
         Reason::MassAbsence,
         format!(
-            "Secret {} is kept: many keys of its store turned absent at once; if that is meant, annotate the store with keyferry.dev/confirm-absence",
+            "{} is kept: many keys of its store turned absent at once; if that is meant, annotate the store with keyferry.dev/confirm-absence",
             request.target
         ),
     )
@@ -355,7 +358,7 @@ fn steps(
 ) -> Result<Vec<Step>, Fault> {
     let request = &judged.request;
     let holding = standing::holding(request.facts.as_deref(), key, &request.key, &request.target);
-    standing::may_write(&holding, &request.target, request.rival.as_deref())?;
+    standing::may_write(&holding, request.key.kind, &request.target, request.rival.as_deref())?;
     let record = new_record(judged, snapshot, values, macs, key);
     let write = write(request, values, &record, &holding, repairs)?;
     Ok(write.into_iter().chain(removal_of_former(request, key)).collect())
@@ -372,7 +375,11 @@ fn new_record(
     let names = names(judged, snapshot);
     let worth = |(item, mac): &(Item, Option<ShortMac>)| mac.map(|mac| Worth { item: item.clone(), mac, names: names.get(item).copied() });
     let found: Vec<Worth> = macs.iter().filter_map(worth).collect();
-    let data = digest::of_target(key, "Opaque", MANAGED_LABEL, values).to_hex();
+    let kind = match request.target.kind {
+        TargetKind::Secret => "Opaque",
+        TargetKind::ConfigMap => "ConfigMap",
+    };
+    let data = digest::of_target(key.of(request.target.kind), kind, MANAGED_LABEL, values).to_hex();
     let content = Content { keys: values.keys().map(String::as_str).collect(), stores: &judged.stores, items: &found, data };
     Record::new(key, &request.key, &request.target, &content)
 }
@@ -440,14 +447,13 @@ fn exhausted(request: &Request, restored: &[String], repairs: &Repairs) -> Resul
         .unwrap_or_else(|| "somebody".to_owned());
     Err(Fault::conflict(
         Reason::Conflict,
-        format!("{key} of Secret {} was restored three times and changed again by {manager}: stop one of the two", request.target),
+        format!("{key} of {} was restored three times and changed again by {manager}: stop one of the two", request.target),
     ))
 }
 
 fn body(request: &Request, values: &BTreeMap<String, SecretValue>, record: &Record) -> TargetBody {
     TargetBody {
-        namespace: request.key.namespace.clone(),
-        name: request.target.clone(),
+        target: request.target.clone(),
         labels: BTreeMap::from([(MANAGED_LABEL.to_owned(), "true".to_owned())]),
         annotations: BTreeMap::from([(record::annotation(&request.key), record.to_text())]),
         owner: (request.creation == CreationPolicy::Owner).then(|| owner_reference(request)),
@@ -459,7 +465,7 @@ fn body(request: &Request, values: &BTreeMap<String, SecretValue>, record: &Reco
 fn owner_reference(request: &Request) -> OwnerReference {
     OwnerReference {
         api_version: "keyferry.dev/v1alpha1".to_owned(),
-        kind: "ExternalSecret".to_owned(),
+        kind: request.key.kind.as_str().to_owned(),
         name: request.key.name.clone(),
         uid: request.uid.clone(),
         controller: Some(true),
@@ -474,19 +480,20 @@ fn may_force(request: &Request, values: &BTreeMap<String, SecretValue>, holding:
         format!(".metadata.annotations.{}", record::annotation(&request.key)),
     ]);
     if let Holding::Ours(record) = holding {
-        fields.extend(values.keys().filter(|key| record.has_key(key)).map(|key| format!(".data.{key}")));
+        fields
+            .extend(values.keys().filter(|key| record.has_key(key)).flat_map(|key| [format!(".data.{key}"), format!(".binaryData.{key}")]));
     }
     fields
 }
 
-/// After the new name is there, the Secret of the old name goes, if it is proven ours.
+/// After the new name is there, the target of the old name goes, if it is proven ours.
 fn removal_of_former(request: &Request, key: &DigestKey) -> Option<Step> {
-    let (name, facts) = request.former.as_ref()?;
+    let (target, facts) = request.former.as_ref()?;
     let facts = facts.as_ref()?;
-    let is_ours = matches!(standing::holding(Some(facts), key, &request.key, name), Holding::Ours(_));
+    let is_ours = matches!(standing::holding(Some(facts), key, &request.key, target), Holding::Ours(_));
     let is_owned = facts.owners.iter().any(|(_, _, uid)| *uid == request.uid);
     let goes_along = request.creation == CreationPolicy::Owner;
-    (is_ours && is_owned && goes_along).then(|| Step::Delete { name: name.clone(), facts: facts.clone(), cause: DeleteCause::Renamed })
+    (is_ours && is_owned && goes_along).then(|| Step::Delete { target: target.clone(), facts: facts.clone(), cause: DeleteCause::Renamed })
 }
 
 /// Readable, for golden tests and for people: names, never values.
@@ -520,13 +527,13 @@ impl fmt::Display for Step {
                 };
                 let keys: Vec<_> = write.body.data.keys().map(String::as_str).collect();
                 let owner = if write.body.owner.is_some() { "owned" } else { "not owned" };
-                write!(f, "step: {:?} Secret {}, {guard}, {owner}, keys [{}]", write.kind, write.body.name, keys.join(", "))?;
+                write!(f, "step: {:?} {}, {guard}, {owner}, keys [{}]", write.kind, write.body.target, keys.join(", "))?;
                 if !write.restored.is_empty() {
                     write!(f, ", restores [{}]", write.restored.join(", "))?;
                 }
                 Ok(())
             }
-            Self::Delete { name, facts, cause } => write!(f, "step: delete Secret {name} of uid {} ({cause:?})", facts.uid),
+            Self::Delete { target, facts, cause } => write!(f, "step: delete {target} of uid {} ({cause:?})", facts.uid),
         }
     }
 }

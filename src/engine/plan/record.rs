@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cluster::target::TargetName,
     digest::{DigestKey, ShortMac, sha256_hex},
     item::{Item, Wanted},
-    name::ObjectKey,
+    name::{ObjectKey, ObjectKind},
 };
 
 pub use crate::cluster::target::annotation;
 
 /// Above this many bytes names and item ids become 4-byte hashes.
 const LONG: usize = 4096;
-/// Marks a hashed key name; no key of a Secret can contain it.
+/// Marks a hashed key name; no key of a target can contain it.
 const HASHED: char = '#';
 
 /// The annotation's content. It holds names and keyed MACs, never a value or a digest that could be tried out without the key.
@@ -23,7 +24,7 @@ pub struct Record {
     /// Applied key names, sorted.
     #[serde(rename = "k")]
     pub keys: Vec<String>,
-    /// Id of the MAC key.
+    /// Id of the key of the items' MACs; of a Secret all MACs are made with it.
     #[serde(rename = "id")]
     pub key_id: String,
     /// Hash of store UIDs and generations under which the values were found.
@@ -32,23 +33,26 @@ pub struct Record {
     /// One short MAC per item; of a search, followed by a dot and how many names it had.
     #[serde(rename = "i")]
     pub items: BTreeMap<String, String>,
-    /// MAC over data, labels and type that we own.
+    /// Digest of data, labels and type that we own.
     pub data: String,
-    /// MAC over all of this and whose it is.
+    /// Digest of all of this and whose it is.
     pub own: String,
 }
 
-/// Start of every object's field manager.
-pub const MANAGER_PREFIX: &str = "keyferry-kes-";
+/// Start of the field manager of every object of that kind.
+#[must_use]
+pub const fn manager_prefix(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::ExternalSecret => "keyferry-kes-",
+        ObjectKind::ExternalParameter => "keyferry-kep-",
+    }
+}
 
 /// Field manager of an object: stable over re-creation and restore; the API server takes 128 characters.
 #[must_use]
 pub fn field_manager(object: &ObjectKey) -> String {
-    if object.name.len() <= 100 {
-        format!("{MANAGER_PREFIX}{}", object.name)
-    } else {
-        format!("{MANAGER_PREFIX}{}", &sha256_hex(&object.name)[..32])
-    }
+    let prefix = manager_prefix(object.kind);
+    if object.name.len() <= 100 { format!("{prefix}{}", object.name) } else { format!("{prefix}{}", &sha256_hex(&object.name)[..32]) }
 }
 
 /// What was found of an item.
@@ -80,7 +84,7 @@ pub struct Content<'a> {
 impl Record {
     /// The record of a target that is about to be written.
     #[must_use]
-    pub fn new(key: &DigestKey, object: &ObjectKey, target: &str, content: &Content<'_>) -> Self {
+    pub fn new(key: &DigestKey, object: &ObjectKey, target: &TargetName, content: &Content<'_>) -> Self {
         let names: usize = content.keys.iter().map(|name| name.len() + 3).sum();
         let is_long = names + content.items.len() * 38 > LONG;
         let name = |name: &str| if is_long { hashed(name) } else { name.to_owned() };
@@ -113,14 +117,8 @@ impl Record {
 
     /// Whether this installation wrote it, for that object and target.
     #[must_use]
-    pub fn is_valid(&self, key: &DigestKey, object: &ObjectKey, target: &str) -> bool {
+    pub fn is_valid(&self, key: &DigestKey, object: &ObjectKey, target: &TargetName) -> bool {
         self.own == self.ownership(key, object, target)
-    }
-
-    /// Whether it was written under another MAC key, so that nothing of it can be checked.
-    #[must_use]
-    pub fn is_of_another_key(&self, key: &DigestKey) -> bool {
-        self.key_id != key.id()
     }
 
     /// Whether a key's name is among the applied ones.
@@ -137,10 +135,16 @@ impl Record {
         self.keys.iter().filter(|name| !held.contains(*name) && !hashes.contains(*name)).cloned().collect()
     }
 
-    /// The MAC of an item, if it was found when this was written.
+    /// Whether an item was found when this was written.
     #[must_use]
-    pub fn item(&self, item: &Item) -> Option<ShortMac> {
-        let text = self.text_of(item)?;
+    pub fn has_item(&self, item: &Item) -> bool {
+        self.text_of(item).is_some()
+    }
+
+    /// The MAC of an item, if it was found when this was written and can be compared with what `key` makes.
+    #[must_use]
+    pub fn item(&self, key: &DigestKey, item: &Item) -> Option<ShortMac> {
+        let text = self.text_of(item).filter(|_| self.key_id == key.id())?;
         ShortMac::from_hex(text.split_once('.').map_or(text, |(mac, _)| mac))
     }
 
@@ -155,8 +159,9 @@ impl Record {
         self.items.get(&id[..16]).or_else(|| self.items.get(&id[..8])).map(String::as_str)
     }
 
-    fn ownership(&self, key: &DigestKey, object: &ObjectKey, target: &str) -> String {
-        let whose = [object.namespace.as_str(), "ExternalSecret", &object.name, target, &self.key_id, &self.stores, &self.data];
+    fn ownership(&self, key: &DigestKey, object: &ObjectKey, target: &TargetName) -> String {
+        let key = key.of(target.kind);
+        let whose = [object.namespace.as_str(), object.kind.as_str(), &object.name, &target.name, &self.key_id, &self.stores, &self.data];
         let keys = self.keys.iter().map(String::as_str);
         let items = self.items.iter().flat_map(|(id, mac)| [id.as_str(), mac.as_str()]);
         key.mac("own", whose.into_iter().chain(["keys"]).chain(keys).chain(["items"]).chain(items).map(str::as_bytes)).to_hex()
@@ -187,10 +192,15 @@ mod tests {
 
     use super::{Content, Record, Worth, annotation, field_manager};
     use crate::{
+        cluster::target::TargetName,
         digest::DigestKey,
         item::{Item, Wanted},
-        name::{ObjectKey, ProviderKind, RemoteKey, RemoteRef},
+        name::{ObjectKey, ObjectKind, ProviderKind, RemoteKey, RemoteRef, TargetKind},
     };
+
+    fn app() -> TargetName {
+        TargetName::new(TargetKind::Secret, "ns", "app")
+    }
 
     fn item(key: &str) -> Item {
         let key = RemoteKey::parse(ProviderKind::File, key).unwrap();
@@ -201,23 +211,26 @@ mod tests {
         let worth = |name: &String| Worth { item: item(name), mac: key.mac("value", [name.as_bytes()]).short(), names: None };
         let items: Vec<_> = names.iter().map(worth).collect();
         let content = Content { keys: names.iter().map(String::as_str).collect(), stores: "s", items: &items, data: "d".to_owned() };
-        Record::new(key, &ObjectKey::new("ns", "app"), "app", &content)
+        Record::new(key, &ObjectKey::new(ObjectKind::ExternalSecret, "ns", "app"), &app(), &content)
     }
 
     #[test]
     fn a_record_proves_whose_it_is_and_nothing_else_does() {
         let (key, names) = (DigestKey::new(&[1; 32]), ["a".to_owned(), "b.c".to_owned()]);
         let record = Record::parse(&record(&key, &names).to_text()).unwrap();
-        let app = ObjectKey::new("ns", "app");
-        assert!(record.is_valid(&key, &app, "app"));
-        assert!(!record.is_valid(&key, &ObjectKey::new("other", "app"), "app"), "copied into another namespace");
-        assert!(!record.is_valid(&key, &ObjectKey::new("ns", "app2"), "app"), "of another object");
-        assert!(!record.is_valid(&key, &app, "app2"), "copied to another Secret");
-        assert!(!record.is_valid(&DigestKey::new(&[2; 32]), &app, "app"), "of another installation");
+        let (app, target) = (ObjectKey::new(ObjectKind::ExternalSecret, "ns", "app"), self::app());
+        assert!(record.is_valid(&key, &app, &target));
+        assert!(
+            !record.is_valid(&key, &ObjectKey::new(ObjectKind::ExternalSecret, "other", "app"), &target),
+            "copied into another namespace"
+        );
+        assert!(!record.is_valid(&key, &ObjectKey::new(ObjectKind::ExternalSecret, "ns", "app2"), &target), "of another object");
+        assert!(!record.is_valid(&key, &app, &TargetName { name: "app2".to_owned(), ..target.clone() }), "copied to another Secret");
+        assert!(!record.is_valid(&DigestKey::new(&[2; 32]), &app, &target), "of another installation");
         let tampered = Record { keys: vec!["a".to_owned()], ..record.clone() };
-        assert!(!tampered.is_valid(&key, &app, "app"));
+        assert!(!tampered.is_valid(&key, &app, &target));
         let tampered = Record { stores: "t".to_owned(), ..record };
-        assert!(!tampered.is_valid(&key, &app, "app"));
+        assert!(!tampered.is_valid(&key, &app, &target));
     }
 
     #[test]
@@ -229,8 +242,8 @@ mod tests {
             assert_eq!(record.to_text().contains("some-key"), count == 3, "long records hold hashes");
             assert!(names.iter().all(|name| record.has_key(name)), "{count}");
             assert!(!record.has_key("other"));
-            assert_eq!(record.item(&item(&names[0])), Some(key.mac("value", [names[0].as_bytes()]).short()));
-            assert_eq!(record.item(&item("other")), None);
+            assert_eq!(record.item(&key, &item(&names[0])), Some(key.mac("value", [names[0].as_bytes()]).short()));
+            assert_eq!(record.item(&key, &item("other")), None);
             let held: BTreeSet<String> = names[1..].iter().cloned().collect();
             assert_eq!(record.missing_from(&held).len(), 1);
             assert!(record.missing_from(&names.iter().cloned().collect()).is_empty());
@@ -239,23 +252,23 @@ mod tests {
 
     #[test]
     fn a_search_is_found_again_with_the_number_of_its_names() {
-        let (key, app) = (DigestKey::new(&[1; 32]), ObjectKey::new("ns", "app"));
+        let (key, app) = (DigestKey::new(&[1; 32]), ObjectKey::new(ObjectKind::ExternalSecret, "ns", "app"));
         let mac = key.mac("find", [&b"x"[..]]).short();
         let items = [Worth { item: item("a"), mac, names: Some(12) }, Worth { item: item("b"), mac, names: None }];
         let content = Content { keys: BTreeSet::new(), stores: "s", items: &items, data: "d".to_owned() };
-        let record = Record::parse(&Record::new(&key, &app, "app", &content).to_text()).unwrap();
-        assert!(record.is_valid(&key, &app, "app"));
-        assert_eq!((record.item(&item("a")), record.names_of(&item("a"))), (Some(mac), Some(12)));
-        assert_eq!((record.item(&item("b")), record.names_of(&item("b"))), (Some(mac), None));
+        let record = Record::parse(&Record::new(&key, &app, &self::app(), &content).to_text()).unwrap();
+        assert!(record.is_valid(&key, &app, &self::app()));
+        assert_eq!((record.item(&key, &item("a")), record.names_of(&item("a"))), (Some(mac), Some(12)));
+        assert_eq!((record.item(&key, &item("b")), record.names_of(&item("b"))), (Some(mac), None));
         assert_eq!(record.names_of(&item("c")), None);
     }
 
     #[test]
     fn two_objects_have_two_annotations_and_managers() {
-        let (one, other) = (ObjectKey::new("ns", "a"), ObjectKey::new("ns", "b"));
+        let (one, other) = (ObjectKey::new(ObjectKind::ExternalSecret, "ns", "a"), ObjectKey::new(ObjectKind::ExternalSecret, "ns", "b"));
         assert_ne!(annotation(&one), annotation(&other));
         assert_eq!(field_manager(&one), "keyferry-kes-a");
-        let long = ObjectKey::new("ns", "x".repeat(250));
+        let long = ObjectKey::new(ObjectKind::ExternalSecret, "ns", "x".repeat(250));
         assert!(field_manager(&long).len() <= 128);
     }
 

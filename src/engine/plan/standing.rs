@@ -1,12 +1,12 @@
 //! Whose a target is and how it stands against what was applied. Pure.
 
 use crate::{
-    cluster::target::TargetFacts,
+    cluster::target::{TargetFacts, TargetName},
     crd::v1alpha1::CreationPolicy,
     digest::DigestKey,
-    engine::plan::record::{MANAGER_PREFIX, Record, annotation, field_manager},
+    engine::plan::record::{Record, annotation, field_manager, manager_prefix},
     fault::{Fault, Reason},
-    name::ObjectKey,
+    name::{ObjectKey, ObjectKind},
     schedule::due::TargetState,
 };
 
@@ -29,7 +29,7 @@ pub enum Holding {
 
 /// Tells whose a target is.
 #[must_use]
-pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey, target: &str) -> Holding {
+pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey, target: &TargetName) -> Holding {
     let Some(facts) = facts else { return Holding::Free };
     let name = annotation(object);
     let record = facts.records.get(&name).and_then(|text| Record::parse(text));
@@ -43,7 +43,7 @@ pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey,
         return Holding::OursUnproven;
     }
     if facts.records.keys().any(|other| *other != name) {
-        return Holding::Rival(rival(facts));
+        return Holding::Rival(rival(facts, object.kind));
     }
     Holding::Foreign(owner(facts))
 }
@@ -59,13 +59,13 @@ pub fn holds(holding: &Holding, facts: Option<&TargetFacts>, object: &ObjectKey,
 }
 
 /// The other object by name: the owner of its target, else whose field manager applied it.
-fn rival(facts: &TargetFacts) -> Option<String> {
-    let owner = facts.owners.iter().find(|(kind, _, _)| kind == "ExternalSecret").map(|(_, name, _)| name.clone());
-    let applied = || facts.holders.iter().find_map(|holder| holder.manager.strip_prefix(MANAGER_PREFIX).map(str::to_owned));
+fn rival(facts: &TargetFacts, of: ObjectKind) -> Option<String> {
+    let owner = facts.owners.iter().find(|(kind, _, _)| kind == of.as_str()).map(|(_, name, _)| name.clone());
+    let applied = || facts.holders.iter().find_map(|holder| holder.manager.strip_prefix(manager_prefix(of)).map(str::to_owned));
     owner.or_else(applied)
 }
 
-/// Whoever owns a foreign Secret: its controller or owner, else the field manager that holds its data.
+/// Whoever owns a foreign target: its controller or owner, else the field manager that holds its data.
 fn owner(facts: &TargetFacts) -> String {
     match (facts.owners.first(), facts.holders.iter().find(|holder| !holder.keys.is_empty()).or(facts.holders.first())) {
         (Some((kind, name, _)), _) => format!("{kind} {name}"),
@@ -74,7 +74,7 @@ fn owner(facts: &TargetFacts) -> String {
     }
 }
 
-/// Stands for label, annotation and owner reference among the names of what is restored; no key of a Secret has a space.
+/// Stands for label, annotation and owner reference among the names of what is restored; no key of a target has a space.
 const METADATA: &str = "its metadata";
 
 /// What of that which was applied is no longer ours.
@@ -105,7 +105,7 @@ impl Drift {
 pub fn drift(facts: &TargetFacts, record: &Record, object: &ObjectKey, uid: &str, policy: CreationPolicy) -> Drift {
     let none = std::collections::BTreeSet::new();
     let held = facts.applied_by(&field_manager(object)).unwrap_or(&none);
-    let is_owned = facts.owners.iter().any(|(kind, _, owner)| kind == "ExternalSecret" && owner == uid);
+    let is_owned = facts.owners.iter().any(|(kind, _, owner)| kind == object.kind.as_str() && owner == uid);
     let has_metadata = !facts.has_label || is_owned != (policy == CreationPolicy::Owner);
     Drift { keys: record.missing_from(held), has_metadata }
 }
@@ -117,7 +117,7 @@ pub fn state(
     key: &DigestKey,
     object: &ObjectKey,
     uid: &str,
-    target: &str,
+    target: &TargetName,
     policy: CreationPolicy,
     was_written: bool,
 ) -> TargetState {
@@ -135,23 +135,21 @@ pub fn state(
 ///
 /// # Errors
 /// `Conflict` or `NotOwned`, naming the holder and the remedy.
-pub fn may_write(holding: &Holding, target: &str, rival: Option<&str>) -> Result<(), Fault> {
+pub fn may_write(holding: &Holding, object: ObjectKind, target: &TargetName, rival: Option<&str>) -> Result<(), Fault> {
     match (holding, rival) {
         (Holding::Ours(_) | Holding::OursUnproven, _) | (Holding::Free, None) => Ok(()),
         (Holding::Free, Some(rival)) => Err(Fault::conflict(
             Reason::Conflict,
-            format!("ExternalSecret {rival} is older and wants Secret {target} too: give one of them another target.name"),
+            format!("{object} {rival} is older and wants {target} too: give one of them another target.name"),
         )),
         (Holding::Rival(holder), _) => {
-            let who = holder.as_ref().map_or_else(|| "another ExternalSecret".to_owned(), |name| format!("ExternalSecret {name}"));
-            Err(Fault::conflict(Reason::Conflict, format!("{who} holds Secret {target}: give one of them another target.name")))
+            let who = holder.as_ref().map_or_else(|| format!("another {object}"), |name| format!("{object} {name}"));
+            Err(Fault::conflict(Reason::Conflict, format!("{who} holds {target}: give one of them another target.name")))
         }
-        (Holding::Going, _) => {
-            Err(Fault::conflict(Reason::Conflict, format!("Secret {target} is being deleted: it is written when it is gone")))
-        }
+        (Holding::Going, _) => Err(Fault::conflict(Reason::Conflict, format!("{target} is being deleted: it is written when it is gone"))),
         (Holding::Foreign(owner), _) => Err(Fault::conflict(
             Reason::NotOwned,
-            format!("Secret {target} exists and belongs to {owner}: choose another target.name or delete it"),
+            format!("{target} exists and belongs to {owner}: choose another target.name or delete it"),
         )),
     }
 }

@@ -130,10 +130,8 @@ fn an_owner_reference_names_a_foreign_secrets_owner() {
 fn of_two_objects_the_holder_keeps_the_target_and_the_older_takes_a_free_one() {
     let other = with(spec(), "target", json!({"name": "app"}));
     let held = converged();
-    let facts = (*held.world.targets.get(&("team".to_owned(), "app".to_owned())).unwrap()).clone();
-    let mut rival = Scene::new(other.clone()).found(0, "x").found(1, "y");
-    rival.object.metadata.name = Some("other".to_owned());
-    let plan = rival.target("app", facts).plan();
+    let rival = Scene::new(other.clone()).found(0, "x").found(1, "y").named("other");
+    let plan = rival.target("app", held.facts("app")).plan();
     let fault = plan.judgement.unwrap_err();
     assert_eq!(fault.reason, Reason::Conflict);
     assert!(fault.detail.contains("ExternalSecret app holds Secret app"), "{}", fault.detail);
@@ -351,6 +349,84 @@ fn a_target_that_somebody_deleted_is_created_again_under_its_guard() {
     let plan = scene.plan();
     let [Step::Write(write)] = plan.steps.as_slice() else { panic!("{plan}") };
     assert_eq!((write.kind, &write.guard), (WriteKind::Recreate, &crate::cluster::Guard::CreateOnly));
+}
+
+/// Two entries of an ExternalParameter.
+fn parameters() -> Value {
+    json!({"secretStoreRef": {"name": "main"}, "data": [
+        {"key": "host", "remoteRef": {"key": "db/host"}},
+        {"key": "port", "remoteRef": {"key": "db/port"}},
+    ]})
+}
+
+#[test]
+fn a_parameter_goes_the_same_way_into_a_config_map() {
+    let fresh = || Scene::parameter(parameters()).found(0, "h").found(1, "1");
+    golden(
+        &fresh(),
+        "judgement: Synced
+         entry data[host] of SecretStore/main: Current Synced version 3
+         entry data[port] of SecretStore/main: Current Synced version 3
+         step: Create ConfigMap app, only if missing, owned, keys [host, port]",
+    );
+    let converged = || fresh().apply().wrote("app");
+    golden(
+        &converged(),
+        "judgement: Synced
+         entry data[host] of SecretStore/main: Current Synced version 3
+         entry data[port] of SecretStore/main: Current Synced version 3
+         steps: none",
+    );
+    golden(
+        &converged().found(0, "other").meddle("app", |facts| facts.holders[0].keys.retain(|key| key != "port")),
+        "judgement: Synced
+         entry data[host] of SecretStore/main: Current Synced version 3
+         entry data[port] of SecretStore/main: Current Synced version 3
+         step: Update ConfigMap app, only uid uid-target, owned, keys [host, port], restores [port]",
+    );
+    golden(
+        &converged().edit(&with(parameters(), "target", json!({"name": "fresh"}))),
+        "judgement: Synced
+         entry data[host] of SecretStore/main: Current Synced version 3
+         entry data[port] of SecretStore/main: Current Synced version 3
+         step: Create ConfigMap fresh, only if missing, owned, keys [host, port]
+         step: delete ConfigMap app of uid uid-target (Renamed)",
+    );
+    let fault = fresh().target("app", foreign()).plan().judgement.unwrap_err();
+    assert_eq!(
+        fault.to_string(),
+        "NotOwned: ConfigMap app exists and belongs to field manager helm: choose another target.name or delete it"
+    );
+    let deleting = Scene::parameter(with(parameters(), "target", json!({"deletionPolicy": "Delete"}))).found(0, "h").found(1, "1");
+    golden(
+        &deleting.apply().wrote("app").absent(0, not_found(), true, false).absent(1, not_found(), true, false),
+        "judgement: NotFound: data[host]: remote key \"db/password\" does not exist: create it or correct the key (and 1 more entries)
+         entry data[host] of SecretStore/main: Absent NotFound
+         entry data[port] of SecretStore/main: Absent NotFound
+         step: delete ConfigMap app of uid uid-target (Absent)",
+    );
+}
+
+/// Without the installation's key only what is compared with its MACs is made anew; whose target it is needs no key.
+#[test]
+fn a_config_map_is_known_without_the_key_of_the_installation() {
+    let mut scene = Scene::parameter(parameters()).found(0, "h").found(1, "1").apply().wrote("app");
+    scene.key = DigestKey::new(&[8; 32]);
+    let plan = scene.plan();
+    let [Step::Write(write)] = plan.steps.as_slice() else { panic!("{plan}") };
+    assert_eq!(write.kind, WriteKind::Annotate);
+    assert!(write.may_force.contains(".data.host"), "the record proves what was ours");
+    assert!(scene.apply().plan().steps.is_empty());
+}
+
+#[test]
+fn objects_of_two_kinds_never_share_a_target() {
+    let secret = Scene::new(spec()).found(0, "a").found(1, "b");
+    let other = Scene::parameter(parameters());
+    secret.world.claims.put(&other.object);
+    assert!(secret.plan().judgement.is_ok(), "a ConfigMap of the name is no Secret of the name");
+    let (one, two) = (secret.object.key(), other.object.key());
+    assert_ne!(crate::cluster::target::annotation(&one), crate::cluster::target::annotation(&two));
 }
 
 #[test]

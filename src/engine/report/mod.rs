@@ -10,11 +10,11 @@ use k8s_openapi::{
 use crate::{
     cluster::{
         ClusterError, EventText,
-        target::{TargetFacts, annotation},
+        target::{TargetFacts, TargetName, annotation},
     },
     crd::{
         condition::{self, FRESH, READY, RECONCILING, STALLED},
-        v1alpha1::{CreationPolicy, DeletionPolicy, EntryState, EntryStatus, ExternalSecretStatus, RefreshPolicy, TargetStatus},
+        v1alpha1::{CreationPolicy, DeletionPolicy, EntryState, EntryStatus, RefreshPolicy, SyncStatus, TargetStatus},
     },
     digest::sha256_hex,
     engine::{
@@ -52,30 +52,34 @@ pub fn outcome(request: &Request, plan: Plan, done: Done) -> Result<Outcome, Clu
         (Some(ClusterError::Immutable), _) => Fault::new(
             Class::Conflict,
             Reason::ImmutableTarget,
-            format!("Secret {target} is immutable: delete it, and it is created anew, or choose another target.name"),
+            format!("{target} is immutable: delete it, and it is created anew, or choose another target.name"),
         ),
         (Some(ClusterError::TooLarge), _) => {
-            Fault::new(Class::Conflict, Reason::TooLarge, format!("Secret {target} would be larger than the API server takes: select less"))
+            Fault::new(Class::Conflict, Reason::TooLarge, format!("{target} would be larger than the API server takes: select less"))
         }
         (Some(ClusterError::Forbidden(_) | ClusterError::Invalid(_)), _) => Fault::new(
             Class::Cluster,
             Reason::NotAllowed,
-            format!("the API server refuses to write Secret {target}: check quotas, admission policies and the operator's rights"),
+            format!("the API server refuses to write {target}: check quotas, admission policies and the operator's rights"),
         ),
         (Some(failure), _) => return Err(failure.clone()),
     };
     Ok(Outcome::Faulty { entries: plan.entries, fault, done })
 }
 
-fn held(target: &str, fields: &[String], managers: &[String]) -> Fault {
-    let keys: Vec<_> = fields.iter().map(|field| field.strip_prefix(".data.").unwrap_or(field)).take(8).collect();
+fn held(target: &TargetName, fields: &[String], managers: &[String]) -> Fault {
+    let keys: Vec<_> = fields
+        .iter()
+        .map(|field| field.strip_prefix(".data.").or_else(|| field.strip_prefix(".binaryData.")).unwrap_or(field))
+        .take(8)
+        .collect();
     let mut managers: Vec<_> = managers.iter().map(String::as_str).collect();
     managers.sort_unstable();
     managers.dedup();
     Fault::conflict(
         Reason::Conflict,
         format!(
-            "{} of Secret {target} held by {}: remove the key there or here, or choose another target.name",
+            "{} of {target} held by {}: remove the key there or here, or choose another target.name",
             keys.join(", "),
             if managers.is_empty() { "another manager".to_owned() } else { managers.join(", ") }
         ),
@@ -112,7 +116,7 @@ pub fn staleness(request: &Request, timings: &Timings) -> Option<Duration> {
 
 /// When Ready turns False if nothing gets better; `None` when it need not be watched.
 #[must_use]
-pub fn expiry(request: &Request, status: &ExternalSecretStatus, timings: &Timings) -> Option<Timestamp> {
+pub fn expiry(request: &Request, status: &SyncStatus, timings: &Timings) -> Option<Timestamp> {
     let fresh = condition::find(&status.conditions, FRESH).filter(|fresh| fresh.status == "False")?;
     condition::find(&status.conditions, READY).filter(|ready| ready.status == "True")?;
     let limit = SignedDuration::try_from(staleness(request, timings)?).ok()?;
@@ -121,7 +125,7 @@ pub fn expiry(request: &Request, status: &ExternalSecretStatus, timings: &Timing
 
 /// The status that an outcome gives, computed from the earlier one. Equal means: write nothing.
 #[must_use]
-pub fn status(judged: &Judged, outcome: &Outcome, timings: &Timings) -> ExternalSecretStatus {
+pub fn status(judged: &Judged, outcome: &Outcome, timings: &Timings) -> SyncStatus {
     let request = &judged.request;
     let mut status = request.status.clone();
     status.observed_generation = Some(request.generation);
@@ -131,10 +135,10 @@ pub fn status(judged: &Judged, outcome: &Outcome, timings: &Timings) -> External
             return status;
         }
         Outcome::Kept => {
-            status.conditions = synced(request, "the Secret was created once and is kept as it is");
+            status.conditions = synced(request, &format!("the {} was created once and is kept as it is", request.target.kind));
         }
         Outcome::Synced { entries, done } => {
-            status.conditions = synced(request, synced_text(request));
+            status.conditions = synced(request, &synced_text(request));
             status.entries.clone_from(entries);
             note_target(&mut status, request, done);
             note_converged(&mut status, judged, done);
@@ -174,15 +178,16 @@ pub fn seal(judged: &Judged, target: Option<&TargetFacts>, changed: Option<&Time
     sha256_hex(&format!("{} {changed:?} {record:?}", judged.inputs))[..32].to_owned()
 }
 
-fn synced_text(request: &Request) -> &'static str {
+fn synced_text(request: &Request) -> String {
+    let kind = request.target.kind;
     match request.creation {
-        CreationPolicy::None => "every value was read; creationPolicy None writes no Secret",
-        _ => "the Secret holds the values of the store",
+        CreationPolicy::None => format!("every value was read; creationPolicy None writes no {kind}"),
+        _ => format!("the {kind} holds the values of the store"),
     }
 }
 
-fn note_target(status: &mut ExternalSecretStatus, request: &Request, done: &Done) {
-    let name = || request.target.clone();
+fn note_target(status: &mut SyncStatus, request: &Request, done: &Done) {
+    let name = || request.target.name.clone();
     if done.deleted == Some(DeleteCause::Absent) {
         status.target = Some(TargetStatus { name: name(), uid: None });
         status.last_change_time = Some(Time(request.now));
@@ -198,7 +203,7 @@ fn note_target(status: &mut ExternalSecretStatus, request: &Request, done: &Done
 
 /// Synced without a write: the target that is there is the one. A status that was lost after its write, or tells of an earlier one, gets
 /// the time of that write from the target.
-fn note_converged(status: &mut ExternalSecretStatus, judged: &Judged, done: &Done) {
+fn note_converged(status: &mut SyncStatus, judged: &Judged, done: &Done) {
     let request = &judged.request;
     let (None, CreationPolicy::Owner | CreationPolicy::Orphan, Some(facts)) = (&done.target, request.creation, &request.facts) else {
         return;
@@ -210,7 +215,7 @@ fn note_converged(status: &mut ExternalSecretStatus, judged: &Judged, done: &Don
         let known = status.last_change_time.take().map(|time| time.0);
         status.last_change_time = Some(Time(known.map_or(applied, |known| known.max(applied))));
     }
-    status.target = Some(TargetStatus { name: request.target.clone(), uid: Some(facts.uid.clone()) });
+    status.target = Some(TargetStatus { name: request.target.name.clone(), uid: Some(facts.uid.clone()) });
 }
 
 fn make(request: &Request, kind: &str, is_true: bool, reason: Reason, message: &str) -> Condition {
@@ -269,8 +274,8 @@ fn is_expired(request: &Request, fresh: &Condition, timings: &Timings) -> bool {
 
 /// The events of an outcome: one per change of reason, never per repetition; none for a first success.
 #[must_use]
-pub fn events(request: &Request, outcome: &Outcome, next: &ExternalSecretStatus) -> Vec<EventText> {
-    let mut events = Vec::new();
+pub fn events(request: &Request, outcome: &Outcome, next: &SyncStatus) -> Vec<EventText> {
+    let (mut events, kind) = (Vec::new(), request.target.kind);
     let event = |reason: &'static str, action, note: &str, is_warning| EventText {
         reason,
         action,
@@ -280,9 +285,11 @@ pub fn events(request: &Request, outcome: &Outcome, next: &ExternalSecretStatus)
     };
     match outcome {
         Outcome::Synced { done, .. } => match done.wrote {
-            Some(WriteKind::Recreate) => events.push(event("Recreated", "Create", "the Secret was deleted by somebody and is back", false)),
+            Some(WriteKind::Recreate) => {
+                events.push(event("Recreated", "Create", &format!("the {kind} was deleted by somebody and is back"), false));
+            }
             Some(WriteKind::Repair) if !done.restored.is_empty() => {
-                events.push(event("Repaired", "Update", &format!("restored {} of the Secret", done.restored.join(", ")), false));
+                events.push(event("Repaired", "Update", &format!("restored {} of the {kind}", done.restored.join(", ")), false));
             }
             _ => {}
         },
@@ -291,7 +298,7 @@ pub fn events(request: &Request, outcome: &Outcome, next: &ExternalSecretStatus)
                 events.push(event(
                     fault.reason.as_str(),
                     "Delete",
-                    "every value is absent: the Secret was deleted, as deletionPolicy says",
+                    &format!("every value is absent: the {kind} was deleted, as deletionPolicy says"),
                     true,
                 ));
             } else if told(&request.status) != told(next) {
@@ -304,7 +311,7 @@ pub fn events(request: &Request, outcome: &Outcome, next: &ExternalSecretStatus)
 }
 
 /// What a status says is wrong, by reason.
-fn told(status: &ExternalSecretStatus) -> Option<&str> {
+fn told(status: &SyncStatus) -> Option<&str> {
     let false_reason = |kind| condition::find(&status.conditions, kind).filter(|c| c.status == "False").map(|c| c.reason.as_str());
     false_reason(READY).or_else(|| false_reason(FRESH))
 }
@@ -312,7 +319,7 @@ fn told(status: &ExternalSecretStatus) -> Option<&str> {
 /// Whether a status, found after a restart, shows something that stands by itself: Ready, or failing in a way that the poller
 /// retries.
 #[must_use]
-pub fn stands(status: &ExternalSecretStatus) -> bool {
+pub fn stands(status: &SyncStatus) -> bool {
     let is_stalled = condition::is_true(&status.conditions, STALLED);
     let is_ready = condition::is_true(&status.conditions, READY);
     let is_failing = status.entries.iter().any(|entry| entry.state != EntryState::Current);

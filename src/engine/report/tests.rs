@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Outcome, events, expiry, outcome, seal, stands, status};
 use crate::{
     cluster::ClusterError,
-    crd::v1alpha1::ExternalSecretStatus,
+    crd::v1alpha1::SyncStatus,
     engine::{
         apply::Done,
         plan::{DeleteCause, WriteKind},
@@ -39,17 +39,17 @@ fn faulty(fault: Fault) -> Outcome {
     Outcome::Faulty { entries: vec![], fault, done: Done::default() }
 }
 
-fn after(scene: &Scene, outcome: &Outcome) -> ExternalSecretStatus {
+fn after(scene: &Scene, outcome: &Outcome) -> SyncStatus {
     status(&scene.judged(), outcome, &Timings::default())
 }
 
 /// `Type=Status/Reason`, in order.
-fn shown(status: &ExternalSecretStatus) -> String {
+fn shown(status: &SyncStatus) -> String {
     status.conditions.iter().map(|c| format!("{}={}/{}", c.type_, c.status, c.reason)).collect::<Vec<_>>().join(" ")
 }
 
 /// The rules that kstatus publishes for a custom resource.
-fn kstatus(status: &ExternalSecretStatus, generation: i64) -> &'static str {
+fn kstatus(status: &SyncStatus, generation: i64) -> &'static str {
     use crate::crd::condition::{READY, RECONCILING, STALLED, is_true};
     match () {
         () if status.observed_generation != Some(generation) => "InProgress",
@@ -99,7 +99,7 @@ fn a_success_is_current_and_an_untouched_object_in_progress() {
     assert_eq!(shown(&status), "Ready=True/Synced Fresh=True/Synced");
     assert_eq!(kstatus(&status, 1), "Current");
     assert_eq!(kstatus(&status, 2), "InProgress", "an edit that nobody has seen");
-    let untouched = ExternalSecretStatus { observed_generation: Some(-1), ..Default::default() };
+    let untouched = SyncStatus { observed_generation: Some(-1), ..Default::default() };
     assert_eq!(kstatus(&untouched, 1), "InProgress");
 }
 
@@ -209,7 +209,7 @@ fn somebody_elses_secret_is_never_noted_as_our_target() {
 #[test]
 fn the_token_and_the_inputs_are_echoed_when_handled() {
     let mut scene = scene();
-    scene.object.metadata.annotations = Some([("keyferry.dev/refresh".to_owned(), "7".to_owned())].into());
+    scene = scene.annotated("keyferry.dev/refresh", "7");
     let status = after(&scene, &synced());
     assert_eq!(status.handled_refresh.as_deref(), Some("7"));
     assert!(status.inputs.is_some());
@@ -285,7 +285,7 @@ fn an_event_tells_a_change_of_reason_once() {
 #[test]
 fn after_a_restart_what_stalled_is_judged_anew_and_the_rest_stands() {
     let mut scene = scene();
-    assert!(!stands(&ExternalSecretStatus::default()));
+    assert!(!stands(&SyncStatus::default()));
     assert!(stands(&after(&scene, &synced())));
     assert!(!stands(&after(&scene, &faulty(Fault::conflict(Reason::NotOwned, "x")))));
     let absent = scene.absent(0, Fault::absent(Reason::NotFound, "x"), false, false);
@@ -298,7 +298,7 @@ fn after_a_restart_what_stalled_is_judged_anew_and_the_rest_stands() {
 #[test]
 fn a_status_that_was_lost_after_its_write_gets_the_time_of_the_write() {
     let later = at("2026-01-01T18:00:00Z");
-    let change = |status: &ExternalSecretStatus| status.last_change_time.as_ref().map(|time| time.0);
+    let change = |status: &SyncStatus| status.last_change_time.as_ref().map(|time| time.0);
     // The create was written, its status was not.
     let mut created = scene().found(0, "x").apply();
     created.now = later;

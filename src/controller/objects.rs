@@ -1,0 +1,122 @@
+//! The objects of all kinds: their caches, and how a reconcile of one is asked for.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::{Stream, StreamExt, stream::BoxStream};
+use kube::runtime::{
+    reflector::{ObjectRef, Store},
+    watcher::Event,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{
+    cluster::Cluster,
+    crd::v1alpha1::{ExternalParameter, ExternalSecret, SyncObject},
+    name::{ObjectKey, ObjectKind},
+};
+
+/// The caches of the kinds that are served. Cheap to clone.
+#[derive(Clone)]
+pub struct Objects {
+    pub secrets: Option<Store<ExternalSecret>>,
+    pub parameters: Option<Store<ExternalParameter>>,
+}
+
+/// What a watch of objects tells, whichever kind they are.
+pub type ObjectEvents = BoxStream<'static, Event<SyncObject>>;
+
+impl Objects {
+    /// One watch for each of the kinds.
+    pub fn watch(cluster: &Cluster, kinds: &BTreeSet<ObjectKind>) -> (Self, Vec<ObjectEvents>) {
+        let (mut objects, mut events) = (Self { secrets: None, parameters: None }, Vec::new());
+        if kinds.contains(&ObjectKind::ExternalSecret) {
+            let (store, stream) = cluster.reflect::<ExternalSecret>();
+            objects.secrets = Some(store);
+            events.push(merged(stream));
+        }
+        if kinds.contains(&ObjectKind::ExternalParameter) {
+            let (store, stream) = cluster.reflect::<ExternalParameter>();
+            objects.parameters = Some(store);
+            events.push(merged(stream));
+        }
+        (objects, events)
+    }
+
+    /// Resolves when the caches hold full lists; false when one of them never will.
+    pub async fn synced(&self) -> bool {
+        if let Some(secrets) = &self.secrets
+            && secrets.wait_until_ready().await.is_err()
+        {
+            return false;
+        }
+        match &self.parameters {
+            Some(parameters) => parameters.wait_until_ready().await.is_ok(),
+            None => true,
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<SyncObject> {
+        match key.kind {
+            ObjectKind::ExternalSecret => self.secrets.as_ref()?.get(&reference(key)).map(SyncObject::Secret),
+            ObjectKind::ExternalParameter => self.parameters.as_ref()?.get(&reference(key)).map(SyncObject::Parameter),
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<SyncObject> {
+        let secrets = self.secrets.iter().flat_map(Store::state).map(SyncObject::Secret);
+        secrets.chain(self.parameters.iter().flat_map(Store::state).map(SyncObject::Parameter)).collect()
+    }
+}
+
+fn merged<K: Send + 'static>(events: impl Stream<Item = Event<K>> + Send + 'static) -> ObjectEvents
+where
+    SyncObject: From<Arc<K>>,
+{
+    let object = |object: K| SyncObject::from(Arc::new(object));
+    events
+        .map(move |event| match event {
+            Event::Apply(one) => Event::Apply(object(one)),
+            Event::Delete(one) => Event::Delete(object(one)),
+            Event::Init => Event::Init,
+            Event::InitApply(one) => Event::InitApply(object(one)),
+            Event::InitDone => Event::InitDone,
+        })
+        .boxed()
+}
+
+fn reference<K: kube::Resource<DynamicType = ()>>(key: &ObjectKey) -> ObjectRef<K> {
+    ObjectRef::new(&key.name).within(&key.namespace)
+}
+
+/// Asks for a reconcile. Cheap to clone.
+#[derive(Clone)]
+pub struct Trigger {
+    secrets: UnboundedSender<ObjectRef<ExternalSecret>>,
+    parameters: UnboundedSender<ObjectRef<ExternalParameter>>,
+}
+
+/// What was asked for.
+pub struct Triggers {
+    pub secrets: UnboundedReceiver<ObjectRef<ExternalSecret>>,
+    pub parameters: UnboundedReceiver<ObjectRef<ExternalParameter>>,
+}
+
+impl Trigger {
+    #[must_use]
+    pub fn new() -> (Self, Triggers) {
+        let (secrets, of_secrets) = unbounded_channel();
+        let (parameters, of_parameters) = unbounded_channel();
+        (Self { secrets, parameters }, Triggers { secrets: of_secrets, parameters: of_parameters })
+    }
+
+    pub fn send(&self, key: &ObjectKey) {
+        // A closed channel means that the controller is ending.
+        match key.kind {
+            ObjectKind::ExternalSecret => drop(self.secrets.send(reference(key))),
+            ObjectKind::ExternalParameter => drop(self.parameters.send(reference(key))),
+        }
+    }
+}
