@@ -9,6 +9,7 @@ mod footprint;
 mod input;
 mod install;
 mod kills;
+mod kubernetes;
 mod newcomer;
 mod operations;
 mod outbound;

@@ -3,6 +3,7 @@
 //! A row is run for each backend and is red unless it holds. A cell is left out only where the system itself lacks the thing:
 //! `EXEMPTIONS` has each with its reason, and the matrix prints them.
 
+mod kubernetes;
 mod memory;
 mod rows;
 mod sealed_file;
@@ -17,9 +18,9 @@ use crate::backends::openbao::OpenBao;
 use rows::{ON_THE_WIRE, ROWS, Row};
 use subject::Subject;
 
-const BACKENDS: &[&str] = &["vault", "file", "tree", "env", "fake"];
+const BACKENDS: &[&str] = &["vault", "kubernetes", "file", "tree", "env", "fake"];
 /// Those with a network between store and reader: only they pass the rows on the wire.
-const NETWORKED: &[&str] = &["vault"];
+const NETWORKED: &[&str] = &["vault", "kubernetes"];
 
 const NO_BYTES: &str =
     "holds JSON and no bytes (developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2, \"data\"): binary values are text to it";
@@ -42,10 +43,18 @@ const NO_PARTS: &str = "is in the operator's memory and cannot be damaged or los
 const ONE_PIECE: &str = "gives a list in one piece";
 const NO_HINTS: &str = "gives no hints: it is polled";
 
+const NO_FOLDERS: &str = "names of objects have no folders (kubernetes.io/docs/concepts/overview/working-with-objects/names)";
+const OBJECT_NAMES: &str = "a name has lower-case letters, digits, - and . only (the same page), and other keys are refused";
+const ONE_VERSION: &str = "keeps the current version of an object only";
+const DELETED_IS_GONE: &str = "a deleted object is gone";
+const WHOLE_PAGES: &str = "lists in pages of 500, and a page is one answer";
+const NO_SEAL: &str = "knows no sealed state";
+const ONE_ENGINE: &str = "has one API at this place";
+
 const OFFLINE: &[&str] = &["file", "tree", "env", "fake"];
 const UNMARKED: &[&str] = &["tree", "env", "fake"];
 const WITHOUT_VERSIONS: &[&str] = &["tree", "env"];
-const WITHOUT_METADATA: &[&str] = &["vault", "tree", "env", "fake"];
+const WITHOUT_METADATA: &[&str] = &["vault", "kubernetes", "tree", "env", "fake"];
 const IN_MEMORY: &[&str] = &["env", "fake"];
 
 /// (row, backends, why the systems themselves lack what the row is about).
@@ -74,6 +83,14 @@ const EXEMPTIONS: &[(&str, &[&str], &str)] = &[
     ("a missing credential says what to do", UNMARKED, NO_CREDENTIAL),
     ("without its parent nothing is absent", IN_MEMORY, NO_PARTS),
     ("another engine in its place is no absence", OFFLINE, NO_SERVER),
+    ("keys with spaces, marks and all scripts are one key each", &["kubernetes"], OBJECT_NAMES),
+    ("a version is pinned, and one that is not there is absent", &["kubernetes"], ONE_VERSION),
+    ("a softly deleted value is Deleted until it is undeleted", &["kubernetes"], DELETED_IS_GONE),
+    ("a destroyed version is Destroyed", &["kubernetes"], ONE_VERSION),
+    ("a list names every key below its path, at all depths", &["kubernetes"], NO_FOLDERS),
+    ("a list that fails in one part fails", &["kubernetes"], WHOLE_PAGES),
+    ("a sealed server is Sealed", &["kubernetes"], NO_SEAL),
+    ("another engine in its place is no absence", &["kubernetes"], ONE_ENGINE),
     ("a change is hinted at", &["vault", "env", "fake"], NO_HINTS),
 ];
 
@@ -89,10 +106,11 @@ enum Cell {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_backend_keeps_the_contract() {
     let bao = Arc::new(OpenBao::start().await);
+    let api_server = Arc::new(kubernetes::ApiServer::start().await);
     let mut cells = Vec::new();
     for row in all_rows() {
         for backend in BACKENDS {
-            cells.push((row.name, *backend, cell(&bao, row, backend).await));
+            cells.push((row.name, *backend, cell(&bao, &api_server, row, backend).await));
         }
     }
     // Past the capture of a test that passes: the matrix is part of the result.
@@ -104,6 +122,7 @@ async fn every_backend_keeps_the_contract() {
             Cell::Holds | Cell::Exempt => None,
         })
         .collect();
+    api_server.finish().await;
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
@@ -136,12 +155,13 @@ fn is_exempt(row: &Row, backend: &str) -> bool {
 }
 
 /// Each cell has a store of its own; one that panics breaks no other.
-async fn cell(bao: &Arc<OpenBao>, row: &Row, backend: &str) -> Cell {
+async fn cell(bao: &Arc<OpenBao>, api_server: &Arc<kubernetes::ApiServer>, row: &Row, backend: &str) -> Cell {
     if is_exempt(row, backend) {
         return Cell::Exempt;
     }
     let subject: Box<dyn Subject> = match backend {
         "vault" => Box::new(vault::Vault::start(bao.clone()).await),
+        "kubernetes" => Box::new(kubernetes::Kubernetes::start(api_server.clone()).await),
         "file" => Box::new(sealed_file::SealedFile::create()),
         "tree" => Box::new(tree::Tree::create()),
         "env" => Box::new(memory::Env::default()),
@@ -164,7 +184,7 @@ fn said(error: tokio::task::JoinError) -> String {
 fn matrix(cells: &[(&str, &str, Cell)]) -> String {
     let mut text = String::from("\nThe contract: + holds, - broken, n/a the system lacks the thing\n");
     for column in BACKENDS {
-        write!(text, "{column:>6}").unwrap();
+        write!(text, "{column:>11}").unwrap();
     }
     for (row, backend, cell) in cells {
         if backend == &BACKENDS[0] {
@@ -175,7 +195,7 @@ fn matrix(cells: &[(&str, &str, Cell)]) -> String {
             Cell::Broken(_) => "-",
             Cell::Exempt => "n/a",
         };
-        write!(text, "{mark:>6}").unwrap();
+        write!(text, "{mark:>11}").unwrap();
         if backend == &BACKENDS[BACKENDS.len() - 1] {
             write!(text, "  {row}").unwrap();
         }

@@ -112,7 +112,7 @@ async fn missing(mut subject: Box<dyn Subject>) {
     for key in ["app/none", "none", "app/db/x", "app", "ap"] {
         let fault = store.absent(key, None).await;
         assert_eq!((fault.class, fault.reason), (Class::Absent, Reason::NotFound), "{key}");
-        assert!(fault.detail.contains(&format!("{key:?}")), "{fault}");
+        assert!(fault.detail.contains(&format!("{:?}", store.spelled(key))), "{fault}");
         assert_eq!(store.absent(key, None).await, fault, "the message changes between attempts");
     }
 }
@@ -414,6 +414,7 @@ async fn no_credential(mut subject: Box<dyn Subject>) {
 async fn hinted(mut subject: Box<dyn Subject>) {
     subject.write("app/db", &Payload::text("one")).await;
     let store = Open::of(&*subject);
+    store.found("app/db", None).await;
     let mut hints = store.backend.changes().expect("hints");
     let two = subject.write("app/db", &Payload::text("two")).await;
     let patience = Duration::from_secs(60);

@@ -106,6 +106,11 @@ pub enum Damage {
 pub trait Subject: Send {
     fn keys(&self) -> ProviderKind;
 
+    /// How the system spells what the rows call so.
+    fn spell(&self, key: &str) -> String {
+        key.to_owned()
+    }
+
     /// As the operator opens it.
     fn open(&self) -> Result<Arc<dyn Backend>, Fault>;
 
@@ -169,6 +174,7 @@ pub trait Subject: Send {
 pub struct Open {
     pub backend: Arc<dyn Backend>,
     keys: ProviderKind,
+    has_folders: bool,
     hidden: Vec<String>,
 }
 
@@ -176,11 +182,16 @@ impl Open {
     pub fn of(subject: &dyn Subject) -> Self {
         let mut hidden = subject.secrets();
         hidden.push(CANARY.to_owned());
-        Self { backend: subject.open().unwrap(), keys: subject.keys(), hidden }
+        Self { backend: subject.open().unwrap(), keys: subject.keys(), has_folders: subject.spell("a/b") == "a/b", hidden }
     }
 
     pub fn key(&self, text: &str) -> RemoteKey {
-        RemoteKey::parse(self.keys, text).unwrap()
+        RemoteKey::parse(self.keys, &self.spelled(text)).unwrap()
+    }
+
+    /// As messages and lists show it.
+    pub fn spelled(&self, text: &str) -> String {
+        if self.has_folders { text.to_owned() } else { text.replace('/', ".") }
     }
 
     /// One reading per reference, in calls of at most the backend's batch.
@@ -230,7 +241,8 @@ impl Open {
     pub async fn list(&self, path: Option<&str>) -> Result<Vec<String>, Fault> {
         let listed = self.backend.lister().expect("a lister").list(path).await;
         self.check(&format!("{listed:?}"));
-        let mut names: Vec<String> = listed?.iter().map(ToString::to_string).collect();
+        let told = |name: &RemoteKey| if self.has_folders { name.to_string() } else { name.as_str().replace('.', "/") };
+        let mut names: Vec<String> = listed?.iter().map(told).collect();
         names.sort();
         Ok(names)
     }

@@ -126,6 +126,8 @@ fn parse(line: &str) -> Option<Request> {
     }
     #[derive(Deserialize)]
     struct User {
+        /// Empty for a request whose credential was refused.
+        #[serde(default)]
         username: String,
     }
     #[derive(Default, Deserialize)]

@@ -11,6 +11,8 @@ mod connection;
 mod failure;
 mod kubeconfig;
 mod place;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{

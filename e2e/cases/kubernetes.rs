@@ -1,0 +1,176 @@
+//! Provider `kubernetes`: Secrets and ConfigMaps as sources, watched instead of polled, under a credential of the store's own.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use keyferry::crd::v1alpha1::ExternalSecret;
+
+use crate::harness::audit::Mark;
+use crate::harness::cluster::{condition_is, reason_of};
+use crate::harness::{Canary, Settings, World};
+
+/// What the documentation tells people to grant: to the reader, and to the operator that requests the reader's tokens.
+const ACCOUNT: &str = r#"
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: reader, annotations: {keyferry.dev/allow-token: "true"}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: silent}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reader}
+rules: [{apiGroups: [""], resources: [secrets, configmaps], verbs: [get, list, watch]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
+subjects: [{kind: ServiceAccount, name: reader}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: tokens}
+rules:
+  - {apiGroups: [""], resources: [serviceaccounts], resourceNames: [reader, silent], verbs: [get]}
+  - {apiGroups: [""], resources: [serviceaccounts/token], resourceNames: [reader, silent], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: tokens}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: tokens}
+subjects: [{kind: ServiceAccount, name: keyferry, namespace: keyferry-system}]"#;
+
+/// How many values rest beside those that change.
+const RESTING: usize = 100;
+
+fn object(name: &str, store: &str, more: &str) -> String {
+    format!("kind: ExternalSecret\nmetadata: {{name: {name}}}\nspec:\n  secretStoreRef: {{name: {store}}}\n{more}")
+}
+
+fn store(world: &World, name: &str, account: &str) -> String {
+    let namespace = world.namespace();
+    format!(
+        "kind: SecretStore\nmetadata: {{name: {name}}}\nspec:\n  provider:\n    kubernetes:\n      remoteNamespace: {namespace}\n      auth: {{serviceAccount: {account}}}"
+    )
+}
+
+/// Puts a value into a Secret that is a source; its label is its name.
+async fn put(world: &World, name: &str, value: &Canary) {
+    world.source(name, &Canary::new());
+    let data = json!({ "value": value.text }).to_string();
+    world.cluster.apply(&format!("kind: Secret\nmetadata: {{name: {name}, labels: {{kind: {name}}}}}\nstringData: {data}")).await;
+}
+
+/// Reads of values of Secrets and ConfigMaps by the store's account.
+fn reads(world: &World, since: Mark) -> Vec<String> {
+    let reader = format!("system:serviceaccount:{}:reader", world.namespace());
+    let requests = world.audit.since(since);
+    let reads = requests.iter().filter(|request| request.user == reader && request.verb == "get" && request.name != *world.namespace());
+    reads.map(ToString::to_string).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_and_configmaps_arrive_when_they_change_and_cost_nothing_while_they_rest() {
+    let world = World::start_with(Settings::default().timing("misses", "1s").timing("absent", "500ms")).await;
+    world.cluster.apply(ACCOUNT).await;
+    world.cluster.apply(&store(&world, "here", "{name: reader}")).await;
+    let (first, second) = (world.canary(), world.canary());
+    put(&world, "source", &first).await;
+    world.cluster.apply("kind: ConfigMap\nmetadata: {name: conf}\ndata: {level: low}\nbinaryData: {bytes: AP8=}").await;
+    for number in 0..RESTING {
+        world.cluster.apply(&format!("kind: Secret\nmetadata: {{name: rest-{number}}}\nstringData: {{value: at rest}}")).await;
+    }
+    let entries: String = (0..RESTING)
+        .map(|number| format!("    - {{secretKey: k{number}, remoteRef: {{key: rest-{number}, property: value}}}}\n"))
+        .collect();
+    world.cluster.apply(&object("many", "here", &format!("  refreshInterval: 1s\n  data:\n{entries}"))).await;
+    let one = "  data: [{secretKey: password, remoteRef: {key: source, property: value}}]";
+    world.cluster.apply(&object("one", "here", one)).await;
+    world.cluster.apply(&object("settings", "here", "  dataFrom: [{extract: {key: configmap/conf}}]")).await;
+    world.cluster.apply(&object("found", "here", "  dataFrom: [{find: {tags: {kind: source}}}]")).await;
+    for name in ["many", "one", "settings", "found"] {
+        world.cluster.ready(name).await;
+    }
+    world.cluster.holds("one", &[("password", first.bytes())]).await;
+    world.cluster.holds("settings", &[("level", b"low"), ("bytes", b"\x00\xff")]).await;
+
+    // Many intervals of a second: every slot is answered by the watch.
+    world.a_while().await;
+    let mark = world.audit.mark();
+    world.a_while().await;
+    assert_eq!(reads(&world, mark), [""; 0], "nothing changed, and values were read");
+
+    // A change is read once, for each who uses it: the value itself, and as part of the search.
+    let mark = world.audit.mark();
+    put(&world, "source", &second).await;
+    world.cluster.holds("one", &[("password", second.bytes())]).await;
+    world.cluster.merge::<ConfigMap>("conf", &json!({ "data": { "level": "high" } })).await;
+    world.cluster.holds("settings", &[("level", b"high"), ("bytes", b"\x00\xff")]).await;
+    let reads_of = |name: &str| reads(&world, mark).iter().filter(|read| read.contains(&format!("/{name} "))).count();
+    assert!((1..=2).contains(&reads_of("source")) && reads_of("conf") == 1, "{:?}", reads(&world, mark));
+    assert_eq!(reads_of("rest-0"), 0);
+
+    deletions(&world, &second).await;
+    denials(&world).await;
+    world.finish().await;
+}
+
+/// A source that goes away is noticed at once, keeps the target by default, and takes it along where that is wished for.
+async fn deletions(world: &World, value: &Canary) {
+    world
+        .cluster
+        .apply(&object(
+            "bound",
+            "here",
+            "  target: {deletionPolicy: Delete}\n  data: [{secretKey: k, remoteRef: {key: gone, property: value}}]",
+        ))
+        .await;
+    put(world, "gone", value).await;
+    world.cluster.ready("bound").await;
+    world.cluster.apply(&object("kept", "here", "  data: [{secretKey: k, remoteRef: {key: gone, property: value}}]")).await;
+    world.cluster.ready("kept").await;
+    for name in ["bound", "kept"] {
+        world.may_vanish(name);
+    }
+    world.cluster.delete::<Secret>("gone", &DeleteParams::default()).await;
+    world.cluster.not_ready("kept", "NotFound").await;
+    world.cluster.until::<Secret>("bound", "to be gone", |secret| secret.is_none()).await;
+    world.cluster.holds("kept", &[("k", value.bytes())]).await;
+    for name in ["bound", "kept"] {
+        world.cluster.delete::<ExternalSecret>(name, &DeleteParams::default()).await;
+    }
+}
+
+/// Who may not read is denied and keeps what it has; nobody reads by another's right.
+async fn denials(world: &World) {
+    world.cluster.apply(&store(world, "unasked", "{name: silent}")).await;
+    world.cluster.apply(&store(world, "abroad", "{name: reader, namespace: kube-system}")).await;
+    let entry = "  data: [{secretKey: k, remoteRef: {key: source, property: value}}]";
+    world.cluster.apply(&object("unasked", "unasked", entry)).await;
+    world.cluster.apply(&object("abroad", "abroad", entry)).await;
+    let message = world.cluster.not_ready("unasked", "StoreNotReady").await;
+    assert!(message.contains("keyferry.dev/allow-token"), "{message}");
+    let message = world.cluster.not_ready("abroad", "NotAllowed").await;
+    assert!(message.contains("auth.serviceAccount.namespace"), "{message}");
+    for name in ["unasked", "abroad"] {
+        world.cluster.delete::<ExternalSecret>(name, &DeleteParams::default()).await;
+    }
+
+    let held = world.cluster.get::<Secret>("one").await.unwrap();
+    world.cluster.delete::<RoleBinding>("reader", &DeleteParams::default()).await;
+    let third = world.withheld();
+    put(world, "source", &third).await;
+    let denied = world.cluster.external("one", "to be denied", |object| reason_of(object, "Fresh", "False") == Some("AccessDenied")).await;
+    assert!(condition_is(&denied, "Ready", "True"), "it was Ready, and the value is not too old");
+    assert_eq!(world.cluster.get::<Secret>("one").await.unwrap().data, held.data);
+    // What did not change is noticed to be refused when the watch is begun anew.
+    for name in ["many", "settings", "found"] {
+        let is_denied = |object: &ExternalSecret| reason_of(object, "Fresh", "False") == Some("AccessDenied");
+        world.cluster.external(name, "to be denied", is_denied).await;
+    }
+}
