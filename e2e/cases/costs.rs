@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::whole_values;
 use crate::bench::counts::Cost;
 use crate::bench::objects::{self, Many};
 use crate::harness::{Settings, VaultStore, World};
+use crate::proxy::Matcher;
 
 const OBJECTS: usize = 100;
 const TEXT: &str = "value of";
@@ -69,5 +71,27 @@ async fn a_hundred_objects_cost_what_the_bench_counts() {
     assert!(kinds >= 5 && cost.lists_and_watches() <= 2 * kinds + pages, "{:?}", cost.work());
     let others = requests.iter().filter(|request| request.verb == "get").count();
     assert!(others <= 6, "{:?}", cost.work());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_hangs_holds_up_no_object_of_another_store() {
+    let world = World::start().await;
+    let (hanging, working) = (world.vault().await, world.file_store().await);
+    let held = hanging.proxy.hold(Matcher::any().resource_prefix("secret/"));
+    let waiting = Many::of_own_keys(&hanging.name, "1h", "h", OBJECTS);
+    objects::put_keys(&hanging.bao, &waiting.names(), TEXT).await;
+    waiting.create(&world.cluster).await;
+    held.fired().await;
+    let mark = world.audit.mark();
+    let value = world.canary();
+    working.set("db", value.bytes());
+    world.cluster.apply(&whole_values("db", &working.name, "", &[("v", "db")])).await;
+    world.cluster.ready("db").await;
+    let told = world.work_since(mark).get("patch keyferry.dev/externalsecrets/status").copied();
+    assert_eq!(told, Some(1), "the others still wait: none of their calls has ended, not even by its deadline");
+    held.withdraw();
+    all_ready(&world, &waiting).await;
+    assert_eq!(objects::right_secrets(&world.cluster, TEXT).await, OBJECTS);
     world.finish().await;
 }
