@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -85,6 +86,22 @@ impl Scene {
         cluster.apply(&format!("kind: Secret\nmetadata: {{name: bao-token}}\nstringData: {{token: {}}}", self.token)).await;
         let stage = Stage { cluster, store, proxy, latency };
         stage.apply_store(&auth).await;
+        stage
+    }
+
+    /// The same stage with a store that logs in by AppRole.
+    pub async fn stage_with_login(&self) -> Stage {
+        const ROLE: &str = "auth/approle/role/bench";
+        let stage = self.stage().await;
+        // A second time it is there already.
+        let _ = self.bao.call(Method::PUT, "sys/auth/approle", Some(&json!({ "type": "approle" }))).await;
+        self.bao.write_policy("bench", r#"path "secret/*" { capabilities = ["read", "list"] }"#).await;
+        let _ = self.bao.call(Method::PUT, ROLE, Some(&json!({ "token_policies": ["bench"], "token_ttl": "1h" }))).await;
+        let id = self.bao.call(Method::GET, &format!("{ROLE}/role-id"), None).await.body["data"]["role_id"].clone();
+        let secret = self.bao.call(Method::PUT, &format!("{ROLE}/secret-id"), Some(&json!({}))).await.body["data"]["secret_id"].clone();
+        let namespace = &stage.cluster.namespace;
+        stage.cluster.apply(&format!("kind: Secret\nmetadata: {{name: bao-role}}\nstringData: {{secretId: {secret}}}")).await;
+        stage.apply_store(&format!("appRole: {{roleId: {id}, secretRef: {{name: bao-role, namespace: {namespace}}}}}")).await;
         stage
     }
 
@@ -224,6 +241,12 @@ impl Stage {
     pub fn break_with(&self, fault: Fault) -> Rule {
         self.latency.withdraw();
         self.proxy.on(Matcher::any(), Nth::every(), fault).may_stay_silent()
+    }
+
+    /// From now on these calls, and no others, meet this.
+    pub fn break_some(&self, matcher: Matcher, fault: Fault) -> Rule {
+        self.latency.withdraw();
+        self.proxy.on(matcher, Nth::every(), fault).may_stay_silent()
     }
 
     /// The end of what `break_with` began.

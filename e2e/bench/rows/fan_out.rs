@@ -7,11 +7,12 @@ use crate::bench::counts::Cost;
 use crate::bench::objects::{self, Many};
 use crate::bench::scene::{Scene, TEXT};
 use crate::bench::table::Table;
+use crate::proxy::Matcher;
 
 const OBJECTS: usize = 100;
 
 pub async fn measure(scene: &Scene, table: &mut Table, _size: &Size) {
-    let stage = scene.stage().await;
+    let stage = scene.stage_with_login().await;
     let key = "shared".to_owned();
     objects::put_keys(&scene.bao, std::slice::from_ref(&key), TEXT).await;
     let many = Many::of_one_key(&stage.store, "10s", "s", OBJECTS, &key);
@@ -21,9 +22,10 @@ pub async fn measure(scene: &Scene, table: &mut Table, _size: &Size) {
     scene.all_ready(&stage.cluster, mark, &many.names()).await;
     let cost = scene.requests(mark);
     let credentials = Cost(&cost).reads_of(&stage.cluster.namespace, "secrets");
-    let reads = stage.proxy.calls_so_far();
-    let figure = format!("{credentials} read of the credential, {reads} of the value");
-    table.enter(&format!("{OBJECTS} objects of one identity start together"), "1", figure, credentials == 1 && reads == 1);
+    let logins = stage.proxy.count(&Matcher::any().resource("auth/approle/login"));
+    let reads = stage.proxy.count(&Matcher::any().resource("secret/data/shared"));
+    let figure = format!("{logins} login; {credentials} read of the credential, {reads} of the one value");
+    table.enter(&format!("{OBJECTS} objects of one Vault identity start together"), "1 login", figure, logins == 1 && credentials == 1);
 
     let (mark, changed, began) = (scene.audit.mark(), SystemTime::now(), Instant::now());
     objects::put_keys(&scene.bao, &[key], "changed").await;

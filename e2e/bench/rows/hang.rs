@@ -3,17 +3,19 @@
 use super::{Size, arrivals, pause};
 use crate::bench::scene::Scene;
 use crate::bench::table::{Table, quantile};
-use crate::proxy::{Accepting, Fault};
+use crate::proxy::{Accepting, Fault, Matcher};
 
 use std::time::Duration;
 
 pub async fn measure(scene: &Scene, table: &mut Table, size: &Size) {
-    for (what, is_in_tls) in [("without an answer", false), ("in TLS", true)] {
-        let (hanging, working) = (scene.stage().await, scene.stage().await);
+    for (what, is_in_tls, is_in_login) in [("without an answer", false, false), ("in TLS", true, false), ("in its login", false, true)] {
+        let hanging = if is_in_login { scene.stage_with_login().await } else { scene.stage().await };
+        let working = scene.stage().await;
         let program = scene.operator().await;
         program.at_rest().await;
         let alone = quantile(&arrivals(scene, &working, "n", size.news).await, 0.99);
-        let broken = hanging.break_with(Fault::hang());
+        let some = if is_in_login { Matcher::any().resource_prefix("auth/") } else { Matcher::any() };
+        let broken = hanging.break_some(some, Fault::hang());
         if is_in_tls {
             hanging.proxy.accept(Accepting::HangTls);
         }
