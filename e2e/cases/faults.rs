@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
+use reqwest::Method;
 use serde_json::json;
 
 use super::external;
+use crate::harness::canary::random_hex;
 use crate::harness::cluster::{condition_is, reason_of};
-use crate::harness::{Settings, VaultStore, World};
+use crate::harness::{Canary, Settings, VaultStore, World};
 use crate::proxy::{Answer, Cut, Fault, Moment, Nth, Proxy, Rule};
 
 /// A fault on the wire, by the name of the object that meets it.
@@ -31,10 +33,11 @@ fn says(code: u16, body: &serde_json::Value) -> Fault {
     Fault::answer(Answer::json(code, body))
 }
 
-fn rows(elsewhere: &Proxy) -> Vec<Row> {
-    let page = |code| Fault::answer(Answer::new(code, "text/html", "<!doctype html><title>Sign in</title>"));
+/// `value` stands wherever an answer could quote one, and may stand in no status, event or log.
+fn rows(elsewhere: &Proxy, value: &str) -> Vec<Row> {
+    let page = |code| Fault::answer(Answer::new(code, "text/html", format!("<!doctype html><title>{value}</title>")));
     let json = |text: String| Fault::answer(Answer::new(200, "application/json", text));
-    let throttled = || Answer::json(429, &json!({ "errors": ["request path rate limit quota exceeded"] }));
+    let throttled = || Answer::json(429, &json!({ "errors": [format!("request path rate limit quota exceeded: {value}")] }));
     let mut rows = vec![
         row("hang", UNAVAILABLE, Fault::hang()),
         row("drip", UNAVAILABLE, Fault::drip(Duration::from_millis(5))),
@@ -43,22 +46,23 @@ fn rows(elsewhere: &Proxy) -> Vec<Row> {
         row("cut-promised", UNAVAILABLE, Fault::cut(Cut::Promised, 40)),
         row("cut-chunked", UNAVAILABLE, Fault::cut(Cut::Chunked, 40)),
         row("cut-unnoticed", UNAVAILABLE, Fault::cut(Cut::Unnoticed, 40)),
-        row("malformed", UNAVAILABLE, json("{\"data\":{\"data\":{\"v\":\"x\"}".to_owned())),
+        row("malformed", UNAVAILABLE, json(format!("{{\"data\":{{\"data\":{{\"v\":\"{value}\"}}"))),
+        row("other-shape", UNAVAILABLE, json(format!("{{\"data\":[\"{value}\"],\"metadata\":7}}"))),
         row("empty", UNAVAILABLE, json(String::new())),
         row("nothing", UNAVAILABLE, json("null".to_owned())),
-        row("deep", UNAVAILABLE, json(format!("{}1{}", "{\"data\":".repeat(200_000), "}".repeat(200_000)))),
+        row("deep", UNAVAILABLE, json(format!("{}\"{value}\"{}", "{\"data\":".repeat(200_000), "}".repeat(200_000)))),
         row("page", UNAVAILABLE, page(200)),
         row("missing-page", UNAVAILABLE, page(404)),
-        row("no-route", UNAVAILABLE, says(404, &json!({ "errors": ["no handler for route"] }))),
+        row("no-route", UNAVAILABLE, says(404, &json!({ "errors": [format!("no handler for route {value}")] }))),
         row("bomb", UNAVAILABLE, Fault::answer(Answer::bomb(300, &["gzip"]))),
         row("bombs", UNAVAILABLE, Fault::answer(Answer::bomb(300, &["gzip", "deflate"]))),
         row("endless", "TooLarge", Fault::endless("{\"data\":{\"data\":{\"v\":\"", vec![b'a'; 64 << 10])),
         row("large-headers", UNAVAILABLE, Fault::answer(Answer::json(200, &json!({})).header("x-large", &"a".repeat(1 << 20)))),
-        row("failing", UNAVAILABLE, Fault::status(500)),
+        row("failing", UNAVAILABLE, says(500, &json!({ "errors": [value] }))),
         row("gateway", UNAVAILABLE, Fault::status(502)),
         row("no-servers", UNAVAILABLE, Fault::status(503)),
-        row("sealed", "Sealed", says(503, &json!({ "errors": ["Vault is sealed"] }))),
-        row("denied", "AccessDenied", says(403, &json!({ "errors": ["permission denied"] }))),
+        row("sealed", "Sealed", says(503, &json!({ "errors": [format!("Vault is sealed: {value}")] }))),
+        row("denied", "AccessDenied", says(403, &json!({ "errors": [format!("permission denied: {value}")] }))),
         row("throttled", "Throttled", Fault::answer(throttled())),
         row("throttled-until", "Throttled", Fault::answer(throttled().header("retry-after", "1"))),
     ];
@@ -95,7 +99,8 @@ async fn each_fault_of_a_store_keeps_the_target_says_its_reason_and_passes() {
     let world = World::start_with(impatient()).await;
     let vault = world.vault().await;
     let elsewhere = vault.proxy.beside();
-    let rows = rows(&elsewhere);
+    let quoted = Canary::plain(&random_hex());
+    let rows = rows(&elsewhere, &world.withhold(quoted).text);
     let mut targets: BTreeMap<&str, Secret> = BTreeMap::new();
     for Row { name, .. } in &rows {
         let value = world.canary();
@@ -133,6 +138,100 @@ async fn each_fault_of_a_store_keeps_the_target_says_its_reason_and_passes() {
         world.cluster.holds(name, &[("v", value.bytes())]).await;
         fresh(&world, name).await;
     }
+    world.finish().await;
+}
+
+/// What the server itself says of a key: (name, what is done to it, the reason).
+const STATES: &[(&str, State, &str)] = &[
+    ("deleted", State::Deleted, "Deleted"),
+    ("destroyed", State::Destroyed, "Destroyed"),
+    ("removed", State::Removed, "NotFound"),
+    ("without-property", State::Holding(r#"{"other": "x"}"#), "InvalidData"),
+    ("empty-map", State::Holding("{}"), "InvalidData"),
+    ("too-large", State::Large, "TooLarge"),
+];
+
+#[derive(Clone, Copy)]
+enum State {
+    Deleted,
+    Destroyed,
+    Removed,
+    Holding(&'static str),
+    /// More than fits into a Secret.
+    Large,
+}
+
+async fn bring_about(vault: &VaultStore, key: &str, state: State) {
+    let call = |method, path: String, body| async move {
+        let answer = vault.bao.call(method, &path, body).await;
+        assert!((200..300).contains(&answer.status), "{path}: {}", answer.status);
+    };
+    match state {
+        State::Deleted => call(Method::DELETE, format!("secret/data/{key}"), None).await,
+        State::Destroyed => call(Method::PUT, format!("secret/destroy/{key}"), Some(&json!({ "versions": [1] }))).await,
+        State::Removed => call(Method::DELETE, format!("secret/metadata/{key}"), None).await,
+        State::Holding(map) => {
+            vault.kv().put_raw_json(key, map).await;
+        }
+        State::Large => {
+            vault.kv().put(key, &json!({ "v": "x".repeat(1_000_000), "w": "x".repeat(60_000) })).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_state_of_a_key_that_gives_no_value_keeps_the_target_says_its_reason_and_passes() {
+    let world = World::start_with(impatient()).await;
+    let vault = world.vault().await;
+    let mut targets: BTreeMap<&str, Secret> = BTreeMap::new();
+    // Beside the key at fault each reads one that is well: all or nothing.
+    vault.kv().put("well", &json!({ "v": "1" })).await;
+    for (name, _, _) in STATES {
+        let value = world.canary();
+        vault.kv().put(name, &json!({ "v": value.text, "w": "small" })).await;
+        let entries =
+            ["v", "w"].map(|property| format!("    - {{secretKey: {property}, remoteRef: {{key: {name}, property: {property}}}}}\n"));
+        let well = "    - {secretKey: well, remoteRef: {key: well, property: v}}\n";
+        let more = format!("  refreshInterval: 2s\n  data:\n{}{well}", entries.concat());
+        world.cluster.apply(&external(name, &vault.name, &more)).await;
+    }
+    for (name, _, _) in STATES {
+        world.cluster.ready(name).await;
+        targets.insert(name, world.cluster.get(name).await.expect("the target"));
+    }
+    for (name, state, _) in STATES {
+        bring_about(&vault, name, *state).await;
+    }
+    vault.kv().put("well", &json!({ "v": "2" })).await;
+    for (name, _, reason) in STATES {
+        told(&world, name, reason).await;
+    }
+    world.a_while().await;
+    for (name, _, _) in STATES {
+        let target = world.cluster.get::<Secret>(name).await.expect("the target is kept");
+        let before = &targets[name];
+        assert_eq!((target.resource_version(), &target.data), (before.resource_version(), &before.data), "{name}");
+    }
+    for (name, _, _) in STATES {
+        let value = world.canary();
+        vault.kv().put(name, &json!({ "v": value.text, "w": "small" })).await;
+        world.cluster.holds(name, &[("v", value.bytes()), ("w", b"small"), ("well", b"2")]).await;
+        fresh(&world, name).await;
+    }
+
+    // A replica that lags behind gives old answers: no change, until it has caught up.
+    let (old, new) = (world.canary(), world.canary());
+    vault.kv().put("lagging", &json!({ "v": old.text })).await;
+    let lag = vault.proxy.on(VaultStore::look("lagging"), Nth::every(), Fault::replay());
+    world.cluster.apply(&object("lagging", &vault.name)).await;
+    world.cluster.ready("lagging").await;
+    let before = world.cluster.get::<Secret>("lagging").await.expect("the target").resource_version();
+    vault.kv().put("lagging", &json!({ "v": new.text })).await;
+    lag.fired().await;
+    world.a_while().await;
+    assert_eq!(world.cluster.get::<Secret>("lagging").await.expect("the target").resource_version(), before);
+    lag.withdraw();
+    world.cluster.holds("lagging", &[("v", new.bytes())]).await;
     world.finish().await;
 }
 
