@@ -319,6 +319,42 @@ async fn a_replica_that_lags_behind_with_its_lists_makes_nothing_be_written_or_d
     world.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_events_that_cannot_be_read_stop_nothing_and_delete_nothing() {
+    let (world, store) = ready_world(patient()).await;
+    world.a_while().await;
+    let before = targets(&world, &["db"]).await;
+    let json = |body: &str| Fault::answer(Answer::new(200, "application/json", body.to_owned()));
+    let faults = [
+        ("malformed", "list", json("{\"kind\":\"SecretList\",\"items\":[")),
+        ("page", "list", Fault::answer(Answer::new(200, "text/html", "<!doctype html>"))),
+        // An empty list without a version is no list; the API server never sends one.
+        ("nothing", "list", json("{\"kind\":\"List\",\"items\":[]}")),
+        ("cut", "list", Fault::cut(crate::proxy::Cut::Chunked, 60)),
+        ("refused", "list", Fault::answer(Answer::kubernetes(403, "Forbidden", "not now"))),
+        ("broken-event", "watch", json("{\"type\":\"DELETED\",\"object\":{\n")),
+        ("unknown-event", "watch", json("{\"type\":\"VANISHED\",\"object\":{}}\n")),
+    ];
+    for (name, verb, fault) in faults {
+        // Once of each kind: the next attempt is as it should be.
+        let rules: Vec<_> = ["secrets", "externalsecrets", "clustersecretstores", "namespaces"]
+            .map(|resource| world.proxy.on(Matcher::any().verb(verb).resource(resource), Nth::only(1), fault.clone()))
+            .into();
+        assert!(world.proxy.end_watches(&Matcher::any().verb("watch"), WatchEnd::Gone) >= 4, "{name}");
+        for rule in &rules {
+            rule.fired().await;
+        }
+        let value = world.canary();
+        store.set(&format!("db/{name}"), value.bytes());
+        world.cluster.apply(&whole_values(name, &store.name, "", &[("password", &format!("db/{name}"))])).await;
+        world.cluster.holds(name, &[("password", value.bytes())]).await;
+        world.cluster.ready(name).await;
+        watching(&world).await;
+    }
+    assert_eq!(targets(&world, &["db"]).await, before);
+    world.finish().await;
+}
+
 /// UID and version of each target.
 async fn targets(world: &World, names: &[&str]) -> Vec<(Option<String>, Option<String>)> {
     let mut targets = Vec::new();

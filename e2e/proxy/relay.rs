@@ -146,9 +146,10 @@ fn streamed(
 
 /// An answer that is still coming; each frame goes on as it comes, or each line twice.
 pub(super) fn flowing(running: &Registry<usize, Order>, call: OpenCall, answer: Response<Incoming>, is_doubled: bool) -> Response<Body> {
-    call.amend(|entry| entry.status = Some(answer.status().as_u16()));
     let (order, orders) = mpsc::unbounded_channel();
+    // Before the status is told: who saw it may give orders.
     running.register(call.id(), order);
+    call.amend(|entry| entry.status = Some(answer.status().as_u16()));
     let (mut head, body) = answer.into_parts();
     if is_doubled {
         head.headers.remove(CONTENT_LENGTH);
