@@ -2,7 +2,7 @@
 //! an operator serves every namespace that it sees.
 //!
 //! `KEYFERRY_E2E_KUBECONFIG` names a cluster that is used instead; it needs an audit log that is written before a request is answered,
-//! at `KEYFERRY_E2E_AUDIT_LOG`.
+//! at `KEYFERRY_E2E_AUDIT_LOG`. Cases then go one after the other, and the one that kills the API server fails.
 
 use std::env;
 use std::fs;
@@ -168,7 +168,7 @@ impl Plane {
     }
 
     fn command(&self, line: &str) {
-        let control = self.control.as_ref().expect("only the embedded control plane takes commands");
+        let control = self.control.as_ref().expect("this case kills the API server: run it without KEYFERRY_E2E_KUBECONFIG");
         let (input, output) = &mut *control.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(input, "{line}").and_then(|()| input.flush()).expect("the control plane listens");
         let reply = answer(output);
