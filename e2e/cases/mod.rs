@@ -5,6 +5,7 @@ mod api_server;
 mod costs;
 mod deletion;
 mod faults;
+mod files;
 mod footprint;
 mod input;
 mod install;

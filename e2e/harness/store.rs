@@ -39,6 +39,16 @@ impl FileStore {
         self.run(&["undelete", key], b"");
     }
 
+    /// Changes what is known about a key.
+    pub fn edit(&self, key: &str, flags: &[&str]) {
+        self.run(&[&["edit", key], flags].concat(), b"");
+    }
+
+    /// Gives it the master key in this file, which is made.
+    pub fn rekey(&self, new: &Path) {
+        self.run(&["rekey", "--new-master-key", new.to_str().expect("a path in UTF-8")], b"");
+    }
+
     fn run(&self, arguments: &[&str], input: &[u8]) -> String {
         let mut command = Command::new(KEYFERRY);
         command.arg("store").args(arguments).arg("--file").arg(&self.file).arg("--master-key").arg(&self.master_key);
