@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     backend::{
         self,
+        endpoint::{Endpoint, Endpoints},
         transport::{Proxies, Scheme},
     },
     schedule::{TIMINGS, Timings, duration},
@@ -245,6 +246,11 @@ struct Layer {
     #[arg(long, value_name = "PREFIX")]
     env_prefix: Option<String>,
 
+    /// Hosts and ports, such as `vault.tools.svc:8200`, that namespaced stores may reach although they lie on the operator's own host, on its
+    /// link, at cloud metadata or at the API server
+    #[arg(long, value_name = "HOST:PORT,...")]
+    tenant_endpoints: Option<Names>,
+
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -308,6 +314,7 @@ impl Layer {
             lease_name: Some("keyferry".to_owned()),
             file_namespaced: Some(false),
             env_prefix: Some(String::new()),
+            tenant_endpoints: Some(Names::default()),
             listen: Some(SocketAddr::from(([0, 0, 0, 0], 8080))),
             log_format: Some(LogFormat::Text),
             log_level: Some("info".to_owned()),
@@ -331,6 +338,7 @@ impl Layer {
             file_master_key: self.file_master_key.or(lower.file_master_key),
             file_namespaced: self.file_namespaced.or(lower.file_namespaced),
             env_prefix: self.env_prefix.or(lower.env_prefix),
+            tenant_endpoints: self.tenant_endpoints.or(lower.tenant_endpoints),
             listen: self.listen.or(lower.listen),
             log_format: self.log_format.or(lower.log_format),
             log_level: self.log_level.or(lower.log_level),
@@ -354,6 +362,11 @@ impl Layer {
         }
         if let Some(name) = self.protected_namespaces.iter().flat_map(|names| &names.0).find(|name| !is_label(name)) {
             return refuse("protected-namespaces", format!("{name:?} is no name of a namespace"));
+        }
+        if let Some(Err(error)) =
+            self.tenant_endpoints.iter().flat_map(|endpoints| &endpoints.0).map(|text| text.parse::<Endpoint>()).find(Result::is_err)
+        {
+            return refuse("tenant-endpoints", error);
         }
         if self.write_concurrency.is_some_and(|count| !(1..=1000).contains(&count)) {
             return refuse("write-concurrency", "must be from 1 to 1000".to_owned());
@@ -419,6 +432,10 @@ impl Layer {
                 proxies,
                 // Known once the cluster is.
                 api_server: None,
+                endpoints: Endpoints {
+                    tenants: self.tenant_endpoints.unwrap_or_default().0.iter().filter_map(|text| text.parse().ok()).collect(),
+                    api_servers: Vec::new(),
+                },
             },
             unknown_variables: ours.into_keys().filter(|name| name.starts_with(PREFIX) && !known(name)).collect(),
         })

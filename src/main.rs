@@ -133,17 +133,20 @@ async fn operate(config: Config, metrics: Metrics) -> anyhow::Result<()> {
 async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, stop: CancellationToken) -> anyhow::Result<()> {
     let api = cluster::configuration(config.kubeconfig.as_deref()).await.context("cannot find the cluster")?;
     let api_server = cluster::api_server(&api);
+    let api_host = api.cluster_url.host().map(str::to_owned);
     let elector = Elector::connect(api.clone(), lease_settings(&config), metrics.clone(), health).context("cannot reach the cluster")?;
     let Some(held) = elector.acquire(&synced, &stop).await else { return Ok(()) };
     let leadership = held.leadership();
     let cluster = Cluster::connect(api, config.write_concurrency, Arc::new(move || leadership.remaining()), metrics.clone())
         .context("cannot reach the cluster")?;
+    let mut settings = config.backends;
+    settings.endpoints.api_servers.extend(api_host);
     let setup = Setup {
         cluster,
         kinds: ObjectKind::ALL.into(),
         protected: config.protected_namespaces.iter().cloned().collect(),
         namespace: config.namespace,
-        settings: Settings { api_server: Some(api_server), ..config.backends },
+        settings: Settings { api_server: Some(api_server), ..settings },
         timings: config.timings,
         concurrency: u16::try_from(config.write_concurrency.saturating_mul(2)).unwrap_or(u16::MAX),
         store_concurrency: STORE_CONCURRENCY,

@@ -20,6 +20,7 @@ mod refresh;
 mod schedule;
 mod synced;
 mod tenancy;
+mod vault_logins;
 mod zz_suite;
 
 /// An ExternalSecret of the namespace that reads from a cluster-wide store; `more` are further lines of its spec, indented by two.

@@ -119,7 +119,7 @@ impl Subject for Vault {
             auth: VaultAuth { token_secret_ref: Some(token_secret_ref), ..VaultAuth::default() },
         };
         let settings = Settings { call_timeout: self.wire.deadline, ..Settings::default() };
-        let name = StoreName::Namespaced { namespace: "team".into(), name: "contract".into() };
+        let name = StoreName::Cluster { name: "contract".into() };
         let secrets = self.token.clone().map(|token| (Role::Token, SecretValue::from(token))).into_iter().collect();
         open(&name, Provider::Vault(&spec), &Credentials { secrets, tokens: None }, &settings)
     }

@@ -2,6 +2,7 @@
 //!
 //! Must not be here: caching, retries, rate limits (they stand above, once, for all), Kubernetes objects other than the provider block.
 
+pub mod endpoint;
 pub mod env;
 pub mod fake;
 pub mod file;
@@ -100,6 +101,8 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// The forward proxies that clients of backends go through.
     pub proxies: transport::Proxies,
+    /// Where stores of tenants may lead.
+    pub endpoints: endpoint::Endpoints,
     /// The API server of the cluster in which the operator works, for provider `kubernetes`.
     pub api_server: Option<ApiServer>,
 }
@@ -143,7 +146,7 @@ pub fn open(store: &StoreName, provider: Provider<'_>, credentials: &Credentials
         Provider::Fake(spec) => Ok(fake::open(spec)),
         Provider::Kubernetes(spec) => kubernetes::open(spec, credentials, settings),
         #[cfg(feature = "vault")]
-        Provider::Vault(spec) => vault::open(spec, credentials, settings),
+        Provider::Vault(spec) => vault::open(store, spec, credentials, settings),
         #[cfg(not(feature = "vault"))]
         Provider::Vault(_) => {
             let _ = credentials;

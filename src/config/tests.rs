@@ -84,6 +84,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("file-master-key", "/key", "/key"),
     ("file-namespaced", "true", "true"),
     ("env-prefix", "APP_", "APP_"),
+    ("tenant-endpoints", "vault.tools.svc:8200,[::1]:443", "[vault.tools.svc:8200, '[::1]:443']"),
     ("listen", "127.0.0.1:0", "127.0.0.1:0"),
     ("log-format", "json", "json"),
     ("log-level", "debug", "debug"),
@@ -136,6 +137,8 @@ fn bad_settings_are_refused_naming_place_and_remedy() {
         (&["--file-root", "/stores"], &[], "", &["contradict", "fileMasterKey"]),
         (&["--protected-namespaces", "a,B"], &[], "", &["flag --protected-namespaces", "\"B\""]),
         (&["--identity", ""], &[], "", &["flag --identity"]),
+        (&["--tenant-endpoints", "vault:1,vault"], &[], "", &["flag --tenant-endpoints", "\"vault\"", "HOST:PORT"]),
+        (&[], &[], "tenantEndpoints: ['https://vault:8200']\n", &["key tenantEndpoints", "HOST:PORT"]),
     ];
     for (flags, environment, file, parts) in cases {
         let message = refusal(flags, environment, file);

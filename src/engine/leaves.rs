@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     access::{CredentialKey, Search, TokenAccount},
-    backend::{self, ApiServer, Backend, Credentials, Settings, TokenSource},
+    backend::{self, ApiServer, Backend, Credentials, Settings, TokenSource, endpoint::Endpoints},
     cluster::target::TargetIndex,
     crd::{
         manifest,
@@ -614,7 +614,12 @@ impl Stage {
         let tokens = credential.get().account.clone().map(|account| Arc::new(Minted(account)) as Arc<dyn TokenSource>);
         let credentials = Credentials { secrets, tokens };
         let provider: Provider<'_> = view.provider()?;
-        backend::open(name, provider, &credentials, &self.settings())
+        let mut settings = self.settings();
+        if let Provider::Vault(vault) = provider {
+            // The fixture's servers listen on loopback, where a tenant's store may not lead by itself.
+            settings.endpoints.tenants.extend(vault.server.trim_start_matches("http://").parse());
+        }
+        backend::open(name, provider, &credentials, &settings)
     }
 
     fn settings(&self) -> Settings {
@@ -630,6 +635,7 @@ impl Stage {
             call_timeout: Duration::from_secs(20),
             proxies: crate::backend::transport::Proxies::default(),
             api_server: Some(ApiServer { url: self.api_server.clone(), authorities: Vec::new() }),
+            endpoints: Endpoints::default(),
         }
     }
 }

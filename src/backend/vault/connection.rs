@@ -7,7 +7,7 @@ use std::{error::Error, io};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Uri};
-use reqwest::{Certificate, Client, Identity, redirect::Policy};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect::Policy};
 use rustify::endpoint::Endpoint;
 use url::Url;
 use vaultrs::api::EndpointMiddleware;
@@ -17,12 +17,13 @@ use super::{answer::Answer, failure::Failure};
 use crate::{
     access::Role,
     backend::{
-        Credentials,
-        transport::{Proxies, retry_after},
+        Credentials, Settings,
+        endpoint::{self, Forbidden},
+        transport::retry_after,
     },
     crd::v1alpha1::VaultProvider,
     fault::{Class, Fault, Reason},
-    name::{ProviderKind, RemoteKey},
+    name::{ProviderKind, RemoteKey, StoreName},
 };
 
 /// An answer beyond this is not read: eight times what fits into a Secret.
@@ -47,9 +48,13 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// Builds the client; nothing is sent.
-    pub fn open(spec: &VaultProvider, credentials: &Credentials, proxies: &Proxies) -> Result<Self, Fault> {
+    pub fn open(store: &StoreName, spec: &VaultProvider, credentials: &Credentials, settings: &Settings) -> Result<Self, Fault> {
         let server = server(&spec.server)?;
-        let client = client(&server, spec, credentials, proxies)?;
+        let guarded = |builder| {
+            let builder = settings.proxies.tell(builder);
+            endpoint::guarded(builder, store, &server, &settings.endpoints).map_err(|forbidden| forbidden.fault("provider.vault.server"))
+        };
+        let client = client(&server, spec, credentials, guarded)?;
         let namespace = spec.namespace.as_deref().map(namespace).transpose()?;
         // The token goes into a header of ours that is marked sensitive: that of vaultrs is not, and a log could show it.
         let prefix = EndpointMiddleware { token: String::new(), version: "v1".to_owned(), wrap: None, namespace: None };
@@ -111,7 +116,13 @@ fn namespace(text: &str) -> Result<HeaderValue, Fault> {
     header.ok_or_else(|| invalid("provider.vault.namespace is no path such as team/a: correct it"))
 }
 
-fn client(server: &Url, spec: &VaultProvider, credentials: &Credentials, proxies: &Proxies) -> Result<Client, Fault> {
+/// `guarded` lets it connect only where the store may lead, and by which proxy.
+fn client(
+    server: &Url,
+    spec: &VaultProvider,
+    credentials: &Credentials,
+    guarded: impl FnOnce(ClientBuilder) -> Result<ClientBuilder, Fault>,
+) -> Result<Client, Fault> {
     let authority = credentials.secrets.get(&Role::Authority);
     let bundle = match (&spec.ca_bundle, authority) {
         (Some(bundle), _) => Some(certificates(&BASE64_STANDARD.decode(unfolded(bundle)).map_err(|_| no_certificates(spec))?, spec)?),
@@ -143,11 +154,12 @@ fn client(server: &Url, spec: &VaultProvider, credentials: &Credentials, proxies
         None if !is_tls => builder.tls_certs_only([]),
         None => builder,
     };
+    let builder = guarded(builder)?;
     let builder = match identity(spec, credentials, is_tls)? {
         Some(identity) => builder.identity(identity),
         None => builder,
     };
-    proxies.tell(builder).build().map_err(|_| {
+    builder.build().map_err(|_| {
         if has_bundle {
             no_certificates(spec)
         } else {
@@ -196,12 +208,9 @@ fn why(error: &reqwest::Error) -> Failure {
     if error.is_timeout() {
         return Failure::TimedOut;
     }
-    if error.is_dns() {
-        return Failure::NoSuchHost;
-    }
     let causes = std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source());
     let known = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).find_map(known_cause);
-    known.unwrap_or(Failure::Broken)
+    known.unwrap_or(if error.is_dns() { Failure::NoSuchHost } else { Failure::Broken })
 }
 
 fn known_cause(error: &io::Error) -> Option<Failure> {
@@ -210,7 +219,11 @@ fn known_cause(error: &io::Error) -> Option<Failure> {
         return Some(Failure::NobodyListens);
     }
     // What an io::Error wraps is not its source: its source is that one's source.
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+    let inner = error.get_ref()?;
+    if let Some(forbidden) = inner.downcast_ref::<Forbidden>() {
+        return Some(Failure::Forbidden(*forbidden));
+    }
+    match inner.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => Some(Failure::UnknownIssuer),
         rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => Some(Failure::WrongName),
         rustls::Error::InvalidCertificate(_) => Some(Failure::BadCertificate),

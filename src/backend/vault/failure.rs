@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::backend::endpoint::Forbidden;
 use crate::fault::{Class, Fault, Reason};
 
 /// Why a call gave nothing that can be used.
@@ -44,6 +45,8 @@ pub(super) enum Failure {
     TimedOut,
     #[error("the name of the Vault server cannot be resolved: check provider.vault.server and DNS")]
     NoSuchHost,
+    #[error("{0}: name another server, or ask the admin to list its host and port in tenantEndpoints")]
+    Forbidden(Forbidden),
     #[error("nobody listens at the address of the Vault server: check provider.vault.server and that it runs")]
     NobodyListens,
     #[error("the certificate of the Vault server is not trusted: let provider.vault.caBundle hold the authority that signed it")]
@@ -91,6 +94,7 @@ impl Failure {
         match self {
             Self::Denied | Self::LoginRefused(_) => Fault::access_denied(detail),
             Self::NoAccountToken(fault) => Fault { detail, ..fault },
+            Self::Forbidden(_) => Fault::not_allowed(detail),
             Self::Throttled { after } => Fault::throttled(after, detail),
             Self::Sealed => Fault::new(Class::Unavailable, Reason::Sealed, detail),
             Self::NoVersionNumber => Fault::invalid(Reason::InvalidSpec, detail),

@@ -27,7 +27,7 @@ use crate::{
     crd::v1alpha1::VaultProvider,
     fault::{Fault, Reason},
     item::Reading,
-    name::{ProviderKind, RemoteKey, RemoteRef},
+    name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
 };
 use answer::{Engine, Kept};
 use failure::Failure;
@@ -41,10 +41,11 @@ const MAX_NAMES: usize = 100_000;
 /// Builds the session of a store.
 ///
 /// # Errors
-/// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable credential.
-pub fn open(spec: &VaultProvider, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
+/// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable credential, `NotAllowed` for an address that a
+/// tenant's store may not lead to.
+pub fn open(store: &StoreName, spec: &VaultProvider, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     let mount = mount_path(spec.path.as_deref().unwrap_or("secret"))?;
-    let session = Session::open(spec, credentials, &settings.proxies)?;
+    let session = Session::open(store, spec, credentials, settings)?;
     Ok(Arc::new(Vault { session, mount, deadline: settings.call_timeout }))
 }
 

@@ -16,9 +16,10 @@ use super::{
     login::{Login, Post, Way},
 };
 use crate::{
-    backend::{Credentials, transport::Proxies},
+    backend::{Credentials, Settings},
     crd::v1alpha1::VaultProvider,
     fault::Fault,
+    name::StoreName,
 };
 
 /// A login that was refused is not tried again within this, and after a refused read nobody logs in anew within this: a thousand keys
@@ -79,8 +80,8 @@ impl Held {
 
 impl Session {
     /// Builds the session; nothing is sent.
-    pub fn open(spec: &VaultProvider, credentials: &Credentials, proxies: &Proxies) -> Result<Self, Fault> {
-        let connection = Connection::open(spec, credentials, proxies)?;
+    pub fn open(store: &StoreName, spec: &VaultProvider, credentials: &Credentials, settings: &Settings) -> Result<Self, Fault> {
+        let connection = Connection::open(store, spec, credentials, settings)?;
         Ok(Self { connection, way: Way::of(spec, credentials)?, state: Mutex::default() })
     }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{FOUND, KV2, Server, http, read, spec, unknown};
 use crate::{
     access::Role,
-    backend::{Backend, Credentials, Settings, TokenSource, open, transport::Proxies},
+    backend::{Backend, Credentials, Settings, TokenSource, open},
     crd::v1alpha1::{Provider, VaultProvider},
     fault::{Class, Fault, Reason},
     item::Reading,
@@ -382,6 +382,7 @@ async fn no_credential_is_shown_by_a_session() {
     let server = Server::start(|_| granted("hvs.canary", 0, false)).await;
     let auth = json!({"appRole": {"roleRef": {"name": "s"}, "secretRef": {"name": "s"}}});
     let secrets = credentials(&[(Role::SecretId, "canary-id"), (Role::AppRoleId, "canary-role")]);
-    let session = crate::backend::vault::session::Session::open(&block(&server.url, &auth), &secrets, &Proxies::default()).unwrap();
+    let name = StoreName::Cluster { name: "vault".into() };
+    let session = crate::backend::vault::session::Session::open(&name, &block(&server.url, &auth), &secrets, &Settings::default()).unwrap();
     assert!(!format!("{session:?} {secrets:?}").contains("canary-id"), "{session:?}");
 }

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     access::Role,
-    backend::{Backend, Credentials, Settings, open, transport::Proxies},
+    backend::{Backend, Credentials, Settings, endpoint::Endpoints, open},
     crd::v1alpha1::{Provider, SecretKeyRef, VaultAuth, VaultProvider},
     fault::{Class, Fault, Reason},
     item::Reading,
@@ -113,7 +113,7 @@ fn holding(token: Option<&str>) -> Credentials {
 }
 
 fn store(spec: &VaultProvider, token: Option<&str>) -> Result<Arc<dyn Backend>, Fault> {
-    let name = StoreName::Namespaced { namespace: "team".into(), name: "vault".into() };
+    let name = StoreName::Cluster { name: "vault".into() };
     let settings = Settings { call_timeout: Duration::from_secs(20), ..Settings::default() };
     open(&name, Provider::Vault(spec), &holding(token), &settings)
 }
@@ -438,7 +438,8 @@ async fn a_token_is_sent_trimmed_and_shown_nowhere() {
         let head = server.heads().pop().unwrap();
         assert!(head.contains("x-vault-token: hvs.canary-token\r\n"), "{token:?}: {head}");
     }
-    let session = crate::backend::vault::session::Session::open(&spec, &holding(Some(TOKEN)), &Proxies::default()).unwrap();
+    let name = StoreName::Cluster { name: "vault".into() };
+    let session = crate::backend::vault::session::Session::open(&name, &spec, &holding(Some(TOKEN)), &Settings::default()).unwrap();
     let vault = crate::backend::vault::Vault { session, mount: "secret".into(), deadline: Duration::from_secs(1) };
     assert!(!format!("{vault:?}").contains("canary"), "{vault:?}");
 }
@@ -489,4 +490,36 @@ fn a_found_value_is_shown_by_no_debug_text() {
     let answer = crate::backend::vault::answer::Answer { status: 200, retry_after: None, body: FOUND.as_bytes().to_vec().into() };
     let kept = crate::backend::vault::answer::kept(&answer, None).unwrap();
     assert!(!format!("{kept:?}").contains(CANARY), "{kept:?}");
+}
+
+#[tokio::test]
+async fn the_store_of_a_tenant_leads_to_no_address_of_this_host_whatever_its_spelling() {
+    let server = Server::answering(http(200, FOUND)).await;
+    let port = server.url.rsplit_once(':').unwrap().1.to_owned();
+    let tenant = StoreName::Namespaced { namespace: "team".into(), name: "vault".into() };
+    let open_with = |spelled: &str, listed: &[&str]| {
+        let tenants = listed.iter().map(|endpoint| endpoint.parse().unwrap()).collect();
+        let endpoints = Endpoints { tenants, api_servers: Vec::new() };
+        let settings = Settings { call_timeout: Duration::from_secs(20), endpoints, ..Settings::default() };
+        open(&tenant, Provider::Vault(&spec(&format!("http://{spelled}:{port}"))), &holding(Some(TOKEN)), &settings)
+    };
+    for literal in ["127.0.0.1", "0x7f.1", "[::ffff:127.0.0.1]", "0.0.0.0"] {
+        let fault = open_with(literal, &[]).err().unwrap();
+        assert_eq!((fault.class, fault.reason), (Class::Denied, Reason::NotAllowed), "{literal}");
+        assert!(fault.detail.contains("tenantEndpoints") && fault.detail.contains("provider.vault.server"), "{fault}");
+    }
+    for name in ["localhost", "LocalHost", "localhost."] {
+        let store = open_with(name, &[]).unwrap();
+        for _ in 0..2 {
+            let fault = unknown(read(store.as_ref(), "db", None).await, name);
+            assert_eq!((fault.class, fault.reason), (Class::Denied, Reason::NotAllowed), "{name}: {fault}");
+        }
+    }
+    let nobody = open_with("keyferry.invalid", &[]).unwrap();
+    assert!(unknown(read(nobody.as_ref(), "db", None).await, "no such name").detail.contains("cannot be resolved"));
+    assert!(server.heads().is_empty(), "{:?}", server.heads());
+    for (spelled, listed) in [("127.0.0.1", format!("127.0.0.1:{port}")), ("localhost", format!("localhost:{port}"))] {
+        let store = open_with(spelled, &[&listed]).unwrap();
+        assert!(matches!(read(store.as_ref(), "db", None).await, Reading::Found(_)), "{spelled}");
+    }
 }

@@ -1,0 +1,254 @@
+//! Every way to log in to Vault, against a real server: what it accepts, what it refuses, and how often it is asked.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use keyferry::crd::v1alpha1::ExternalSecret;
+
+use crate::backends::openbao::OpenBao;
+use crate::harness::{Canary, VaultStore, World};
+use crate::proxy::Matcher;
+
+const POLICY: &str = r#"path "secret/*" { capabilities = ["read", "list"] }"#;
+
+async fn put(bao: &OpenBao, path: &str, body: Value) -> Value {
+    let answer = bao.call(Method::PUT, path, Some(&body)).await;
+    assert!((200..300).contains(&answer.status), "{path}: {} {}", answer.status, answer.body);
+    answer.body
+}
+
+/// The account that consents, the operator's right to its tokens, and one that does not consent.
+fn accounts(namespace: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: vault-login, annotations: {{keyferry.dev/allow-token: "true"}}}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: silent}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: reviewer}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: keyferry-vault-login}}
+rules:
+  - {{apiGroups: [""], resources: [serviceaccounts], resourceNames: [vault-login, silent], verbs: [get]}}
+  - {{apiGroups: [""], resources: [serviceaccounts/token], resourceNames: [vault-login], verbs: [create]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: keyferry-vault-login}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: keyferry-vault-login}}
+subjects: [{{kind: ServiceAccount, name: keyferry, namespace: keyferry-system}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {namespace}-reviewer}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:auth-delegator"}}
+subjects: [{{kind: ServiceAccount, name: reviewer, namespace: {namespace}}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {namespace}-discovery}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:service-account-issuer-discovery"}}
+subjects: [{{kind: Group, name: "system:unauthenticated", apiGroup: rbac.authorization.k8s.io}}]"#
+    )
+}
+
+async fn reviewer_token(world: &World) -> String {
+    let accounts: Api<ServiceAccount> = world.cluster.api();
+    let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
+    accounts.create_token_request("reviewer", &PostParams::default(), &request).await.expect("a token").status.expect("a token").token
+}
+
+async fn issuer(world: &World) -> String {
+    let request = http::Request::get("/.well-known/openid-configuration").body(Vec::new()).expect("a path");
+    let answer: Value = world.cluster.client.request(request).await.expect("the discovery document");
+    answer["issuer"].as_str().expect("an issuer").to_owned()
+}
+
+/// Mounts every method and lets one identity in by each; its policy is `app`.
+async fn open_doors(world: &World, bao: &OpenBao, certificate: &str) {
+    let namespace = world.namespace();
+    bao.write_policy("app", POLICY).await;
+    for method in ["approle", "kubernetes", "jwt", "userpass", "cert"] {
+        put(bao, &format!("sys/auth/{method}"), json!({ "type": method })).await;
+    }
+    put(bao, "auth/approle/role/app", json!({"token_policies": ["app"], "token_ttl": "1h"})).await;
+    let reviewer = reviewer_token(world).await;
+    let config = json!({
+        "kubernetes_host": world.plane.server, "kubernetes_ca_cert": world.plane.ca_pem,
+        "token_reviewer_jwt": reviewer, "disable_local_ca_jwt": true,
+    });
+    put(bao, "auth/kubernetes/config", config).await;
+    let role =
+        json!({"bound_service_account_names": ["vault-login"], "bound_service_account_namespaces": [namespace], "token_policies": ["app"]});
+    for (name, audience) in [("app", "vault"), ("other", "another")] {
+        let mut bound = role.clone();
+        bound["audience"] = json!(audience);
+        put(bao, &format!("auth/kubernetes/role/{name}"), bound).await;
+    }
+    let discovery = json!({"oidc_discovery_url": issuer(world).await, "oidc_discovery_ca_pem": world.plane.ca_pem});
+    put(bao, "auth/jwt/config", discovery).await;
+    let subject = format!("system:serviceaccount:{namespace}:vault-login");
+    let role =
+        json!({"role_type": "jwt", "bound_audiences": ["bao"], "user_claim": "sub", "bound_subject": subject, "token_policies": ["app"]});
+    put(bao, "auth/jwt/role/app", role).await;
+    put(bao, "auth/userpass/users/joe", json!({"password": "pass word 0123456789", "token_policies": ["app"]})).await;
+    put(bao, "auth/cert/certs/web", json!({"certificate": certificate, "token_policies": ["app"]})).await;
+    put(bao, "sys/namespaces/team", json!({})).await;
+    put(bao, "team/sys/mounts/secret", json!({"type": "kv", "options": {"version": "2"}})).await;
+    put(bao, "team/sys/auth/userpass", json!({"type": "userpass"})).await;
+    put(bao, "team/sys/policies/acl/app", json!({"policy": POLICY})).await;
+    put(bao, "team/auth/userpass/users/joe", json!({"password": "pass word 0123456789", "token_policies": ["app"]})).await;
+}
+
+/// A client's certificate that is its own authority, and its key.
+fn client_certificate() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["web.example.com".to_owned()]).expect("a name");
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "web");
+    (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+}
+
+/// A ClusterSecretStore with that `auth` and further lines of its block, and an object that reads `app/db` by it.
+async fn store(world: &World, suffix: &str, server: &str, ca_pem: &str, auth: &Value, more: Value) {
+    let name = format!("{}-{suffix}", world.namespace());
+    let mut vault = json!({"server": server, "caBundle": STANDARD.encode(ca_pem), "auth": auth});
+    for (field, value) in more.as_object().into_iter().flatten() {
+        vault[field] = value.clone();
+        if field == "caProvider" {
+            vault.as_object_mut().expect("an object").remove("caBundle");
+        }
+    }
+    let spec = json!({"provider": {"vault": vault}, "conditions": [{"namespaces": [world.namespace()]}]});
+    world.cluster.apply(&json!({"kind": "ClusterSecretStore", "metadata": {"name": name}, "spec": spec}).to_string()).await;
+    world.sweep_later(&name);
+    object(world, suffix, suffix, "app/db").await;
+}
+
+async fn object(world: &World, name: &str, store: &str, key: &str) {
+    let store = format!("{}-{store}", world.namespace());
+    world
+        .cluster
+        .apply(&super::external(name, &store, &format!("  data: [{{secretKey: v, remoteRef: {{key: {key}, property: v}}}}]")))
+        .await;
+}
+
+async fn write_source(world: &World, name: &str, fields: &[(&str, &str)]) {
+    for (_, text) in fields {
+        world.source(name, &Canary::plain(text));
+    }
+    let data: Value = fields.iter().map(|(key, text)| ((*key).to_owned(), json!(text))).collect::<serde_json::Map<_, _>>().into();
+    world.cluster.apply(&json!({"kind": "Secret", "metadata": {"name": name}, "stringData": data}).to_string()).await;
+}
+
+fn logins(vault: &VaultStore, mount: &str) -> usize {
+    vault.proxy.count(&Matcher::any().resource_prefix(&format!("auth/{mount}/login")))
+}
+
+async fn secret_id(bao: &OpenBao) -> String {
+    let answer = put(bao, "auth/approle/role/app/secret-id", json!({})).await;
+    answer["data"]["secret_id"].as_str().expect("a secret id").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_server_lets_in_by_every_method_and_is_asked_once_for_each_store() {
+    let world = World::start().await;
+    let (vault, namespace) = (world.vault().await, world.namespace().to_owned());
+    let (bao, proxy) = (&vault.bao, &vault.proxy);
+    let (value, elsewhere) = (world.canary(), world.canary());
+    vault.kv().put("app/db", &json!({"v": value.text})).await;
+    world.cluster.apply(&accounts(&namespace)).await;
+    let (certificate, key) = client_certificate();
+    open_doors(&world, bao, &certificate).await;
+    put(bao, "team/secret/data/app/db", json!({"data": {"v": elsewhere.text}})).await;
+
+    let role_id =
+        bao.call(Method::GET, "auth/approle/role/app/role-id", None).await.body["data"]["role_id"].as_str().expect("an id").to_owned();
+    write_source(&world, "app-role", &[("roleId", &role_id), ("secretId", &secret_id(bao).await)]).await;
+    write_source(&world, "joe", &[("password", "pass word 0123456789")]).await;
+    world.source("web", &Canary::plain(key.lines().nth(1).expect("a line of a key")));
+    let tls = json!({"kind": "Secret", "metadata": {"name": "web"}, "type": "kubernetes.io/tls", "stringData": {"tls.crt": certificate, "tls.key": key}});
+    world.cluster.apply(&tls.to_string()).await;
+    let authority = json!({"kind": "ConfigMap", "metadata": {"name": "authority"}, "data": {"ca.crt": proxy.ca_pem()}});
+    world.cluster.apply(&authority.to_string()).await;
+
+    let here = |name: &str| json!({"name": name, "namespace": namespace});
+    let account = |name: &str, audience: &str| json!({"name": name, "namespace": namespace, "audiences": [audience]});
+    let kubernetes = |role: &str, account: Value| json!({"kubernetes": {"role": role, "serviceAccountRef": account}});
+    let (server, ca) = (proxy.url(), proxy.ca_pem());
+    let app_role = json!({"appRole": {"roleRef": here("app-role"), "secretRef": here("app-role")}});
+    let config_map = json!({"caProvider": {"type": "ConfigMap", "name": "authority", "namespace": namespace}});
+    store(&world, "approle", server, ca, &app_role, config_map).await;
+    store(&world, "kubernetes", server, ca, &kubernetes("app", here("vault-login")), json!({})).await;
+    let jwt = json!({"jwt": {"role": "app", "kubernetesServiceAccountToken": {"serviceAccountRef": account("vault-login", "bao")}}});
+    store(&world, "jwt", server, ca, &jwt, json!({})).await;
+    let joe = json!({"userPass": {"username": "joe", "secretRef": here("joe")}});
+    store(&world, "userpass", server, ca, &joe, json!({})).await;
+    store(&world, "namespace", server, ca, &joe, json!({"namespace": "team"})).await;
+    // Past the proxy, which ends TLS.
+    let cert = json!({"cert": {"clientCert": here("web"), "secretRef": here("web"), "vaultRole": "web"}});
+    store(&world, "cert", bao.url(), bao.ca_pem(), &cert, json!({})).await;
+    for number in 0..10 {
+        object(&world, &format!("crowd{number}"), "approle", "app/db").await;
+    }
+    for name in ["approle", "kubernetes", "jwt", "userpass", "cert", "crowd0", "crowd9"] {
+        world.cluster.ready(name).await;
+        world.cluster.holds(name, &[("v", value.bytes())]).await;
+    }
+    world.cluster.ready("namespace").await;
+    world.cluster.holds("namespace", &[("v", elsewhere.bytes())]).await;
+    let asked = ["approle", "kubernetes", "jwt"].map(|mount| logins(&vault, mount));
+    assert_eq!((asked, logins(&vault, "userpass")), ([1, 1, 1], 2), "one for each store");
+    let tokens = world.audit.of_operator(world.began).into_iter().filter(|request| request.resource == "serviceaccounts/token").count();
+    assert_eq!(tokens, 2);
+
+    // What is refused, and in which words.
+    store(&world, "silent", server, ca, &kubernetes("app", here("silent")), json!({})).await;
+    let message = world.cluster.not_ready("silent", "StoreNotReady").await;
+    assert!(message.contains("silent") && message.contains("keyferry.dev/allow-token"), "{message}");
+    store(&world, "own", server, ca, &kubernetes("app", account("vault-login", &issuer(&world).await)), json!({})).await;
+    let message = world.cluster.not_ready("own", "NotAllowed").await;
+    assert!(message.contains("API server"), "{message}");
+    store(&world, "other", server, ca, &kubernetes("other", here("vault-login")), json!({})).await;
+    let message = world.cluster.not_ready("other", "AccessDenied").await;
+    assert!(message.contains("`audience`"), "{message}");
+
+    // Another credential is another session: the wrong one is refused, the right one serves again.
+    vault.kv().put("app/db", &json!({"v": value.text, "w": 1})).await;
+    write_source(&world, "app-role", &[("roleId", &role_id), ("secretId", "00000000-wrong-0000")]).await;
+    let denied = |object: &ExternalSecret| crate::harness::cluster::reason_of(object, "Fresh", "False") == Some("AccessDenied");
+    let object = world.cluster.external("approle", "to be denied", denied).await;
+    let message = crate::harness::cluster::message_of(&object, "Fresh");
+    assert!(message.contains("provider.vault.auth.appRole"), "{message}");
+    world.cluster.holds("approle", &[("v", value.bytes())]).await;
+    write_source(&world, "app-role", &[("roleId", &role_id), ("secretId", &secret_id(bao).await)]).await;
+    let fresh = |object: &ExternalSecret| !crate::harness::cluster::condition_is(object, "Fresh", "False");
+    world.cluster.external("approle", "to be Fresh again", fresh).await;
+
+    for name in ["silent", "own", "other"] {
+        world.may_vanish(name);
+        world.cluster.delete::<ExternalSecret>(name, &DeleteParams::default()).await;
+    }
+    let bindings: Api<ClusterRoleBinding> = Api::all(world.cluster.client.clone());
+    for suffix in ["reviewer", "discovery"] {
+        bindings.delete(&format!("{namespace}-{suffix}"), &DeleteParams::default()).await.expect("a deletion");
+    }
+    assert!(world.cluster.get::<Secret>("silent").await.is_none());
+    world.finish().await;
+}
