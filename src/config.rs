@@ -314,7 +314,6 @@ impl Layer {
             lease_name: Some("keyferry".to_owned()),
             file_namespaced: Some(false),
             env_prefix: Some(String::new()),
-            tenant_endpoints: Some(Names::default()),
             listen: Some(SocketAddr::from(([0, 0, 0, 0], 8080))),
             log_format: Some(LogFormat::Text),
             log_level: Some("info".to_owned()),

@@ -20,6 +20,7 @@ mod refresh;
 mod schedule;
 mod synced;
 mod tenancy;
+mod vault_leases;
 mod vault_logins;
 mod zz_suite;
 

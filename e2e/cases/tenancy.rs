@@ -4,7 +4,9 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
 use super::whole_values;
-use crate::harness::{Canary, Cluster, World};
+use crate::backends::openbao::OpenBao;
+use crate::harness::{Canary, Cluster, Settings, World};
+use crate::proxy::{Options, Proxy};
 
 async fn another_namespace(world: &World) -> Cluster {
     let other = Cluster { namespace: format!("{}-other", world.namespace()), ..world.cluster.clone() };
@@ -125,5 +127,41 @@ async fn a_store_and_a_credential_of_another_namespace_are_out_of_reach() {
         world.a_while().await;
     }
     assert_eq!(vault.proxy.calls().len(), before, "nothing was sent");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_store_leads_to_the_operators_own_host_only_where_the_admin_lists_it() {
+    let bao = OpenBao::start().await;
+    let [listed, refused] = [(); 2].map(|()| Proxy::start(bao.url(), bao.ca_pem(), Options::vault()));
+    let endpoint = listed.url().trim_start_matches("https://").to_owned();
+    let world = World::start_with(Settings::default().argument(&format!("--tenant-endpoints={endpoint}"))).await;
+    let value = world.canary();
+    bao.kv().put("app/db", &json!({ "v": value.text })).await;
+    let token = bao.create_token(r#"path "secret/*" { capabilities = ["read", "list"] }"#).await;
+    world.source("token", &Canary::plain(&token));
+    world.cluster.apply(&format!("kind: Secret\nmetadata: {{name: token}}\nstringData: {{token: {token}}}")).await;
+    let api_server = world.plane.server.clone();
+    let named = refused.url().replace("127.0.0.1", "localhost");
+    for (name, server, ca) in [
+        ("listed", listed.url(), listed.ca_pem()),
+        ("literal", refused.url(), refused.ca_pem()),
+        ("named", named.as_str(), refused.ca_pem()),
+        ("api", api_server.as_str(), world.plane.ca_pem.as_str()),
+    ] {
+        let ca = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, ca);
+        world
+            .cluster
+            .apply(&format!(
+                "kind: SecretStore\nmetadata: {{name: {name}}}\nspec: {{provider: {{vault: {{server: '{server}', caBundle: {ca}, auth: {{tokenSecretRef: {{name: token}}}}}}}}}}\n---\nkind: ExternalSecret\nmetadata: {{name: {name}}}\nspec:\n  secretStoreRef: {{name: {name}}}\n  data: [{{secretKey: v, remoteRef: {{key: app/db, property: v}}}}]"
+            ))
+            .await;
+    }
+    world.cluster.ready("listed").await;
+    for name in ["literal", "named", "api"] {
+        let message = world.cluster.not_ready(name, "NotAllowed").await;
+        assert!(message.contains("tenantEndpoints"), "{name}: {message}");
+    }
+    assert_eq!(refused.seen().connections_opened, 0, "nothing was sent");
     world.finish().await;
 }

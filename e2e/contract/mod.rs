@@ -10,6 +10,7 @@ mod sealed_file;
 mod subject;
 mod tree;
 mod vault;
+mod vault_write;
 mod wire;
 
 use std::{collections::BTreeSet, fmt::Write as _, io::Write as _, sync::Arc, time::Duration};

@@ -56,6 +56,20 @@ impl Vault {
         Self { bao, wire, mount, token: Some(token), can_be_mended: true }
     }
 
+    /// The same with a token that may write everything below the mount.
+    pub async fn start_writing(bao: Arc<OpenBao>) -> Self {
+        let mut subject = Self::start(bao).await;
+        let all = r#"capabilities = ["create", "read", "update", "patch", "delete", "list"]"#;
+        subject.token = Some(subject.bao.create_token(&format!("path \"{}/*\" {{ {all} }}", subject.mount)).await);
+        subject
+    }
+
+    /// What stands under a key now, as root reads it; null for nothing.
+    pub async fn current(&self, path: &str) -> Value {
+        let answer = self.bao.call(Method::GET, &format!("{}/data/{path}", self.mount), None).await;
+        answer.body["data"]["data"].clone()
+    }
+
     /// As root, past the proxy.
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
         let path = format!("{}/{}", self.mount, path);
@@ -114,6 +128,9 @@ impl Subject for Vault {
             server: self.wire.url().into(),
             path: Some(self.mount.clone()),
             ca_bundle: Some(BASE64_STANDARD.encode(&self.wire.ca_pem)),
+            engine: None,
+            version: None,
+            revoke_on_delete: None,
             namespace: None,
             ca_provider: None,
             auth: VaultAuth { token_secret_ref: Some(token_secret_ref), ..VaultAuth::default() },

@@ -44,6 +44,14 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// The power to write, if the system has it and this store may.
+    fn writer(&self) -> Option<&dyn Write> {
+        None
+    }
+
+    /// No object uses the value any more. A backend that leases values may end the lease.
+    async fn release(&self, _wanted: &RemoteRef) {}
+
     /// Hints of what changed, if the system gives any. Hints only: polling stays the truth.
     fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         None
@@ -82,6 +90,60 @@ pub trait Probe: Send + Sync {
 
     /// The current version of every value that a listing names; `None` where nothing proves that these are all.
     async fn versions(&self, listing: &Listing) -> Option<BTreeMap<RemoteKey, String>>;
+}
+
+/// What a write expects to find; it changes nothing where it finds something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    Anything,
+    /// No version at all.
+    Nothing,
+    /// This one as the current version.
+    Version(String),
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is the current version now.
+    Version(String),
+    /// Something else stands there than was expected: nothing was written.
+    Changed,
+}
+
+/// The power to write, for pushing and rotating. A fault means that nobody knows whether it was done; a write that expects a version may
+/// be repeated.
+#[async_trait]
+pub trait Write: Send + Sync {
+    /// Writes a new version.
+    ///
+    /// # Errors
+    /// `InvalidData` for a value that the system cannot keep; else the fault of the call.
+    async fn put(&self, key: &RemoteKey, value: &SecretValue, expected: &Expected) -> Result<Written, Fault>;
+
+    /// Writes a new version with these members of a map changed; those that are null are removed.
+    ///
+    /// # Errors
+    /// As [`Write::put`].
+    async fn patch(&self, key: &RemoteKey, value: &SecretValue, expected: &Expected) -> Result<Written, Fault>;
+
+    /// Deletes the current version so that it can be had back; nothing happens where there is none.
+    ///
+    /// # Errors
+    /// The fault of the call.
+    async fn delete(&self, key: &RemoteKey) -> Result<(), Fault>;
+
+    /// Takes the deletion of a version back.
+    ///
+    /// # Errors
+    /// The fault of the call.
+    async fn undelete(&self, key: &RemoteKey, version: &str) -> Result<(), Fault>;
+
+    /// Replaces what the system keeps beside the values for its users.
+    ///
+    /// # Errors
+    /// The fault of the call.
+    async fn set_metadata(&self, key: &RemoteKey, metadata: &BTreeMap<String, String>) -> Result<(), Fault>;
 }
 
 /// What the admin set for backends on this machine; never from a spec.

@@ -232,7 +232,7 @@ impl<'a> Reconcile<'a> {
 
     /// Nothing can be written for it any more.
     fn gone(&self) -> Action {
-        self.context.refresh.forget(self.key);
+        self.context.refresh.gone(self.key);
         Action::await_change()
     }
 

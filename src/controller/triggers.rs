@@ -191,7 +191,7 @@ impl Watcher {
     /// An object is gone: whoever wanted its target may have it now.
     fn forget(&self, key: &ObjectKey) {
         let target = self.world.claims.remove(key);
-        self.refresh.forget(key);
+        self.refresh.gone(key);
         self.memories.remove(key);
         self.arrivals.note(key, &self.refresh);
         if let Some(target) = target {

@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -349,6 +352,13 @@ fn of_vault(is_cluster: bool, vault: &Value, add: &mut Add<'_>) {
         json!({ "vault": vault })
     };
     let authority = |kind: &str| json!({"type": kind, "name": "ca", "namespace": home});
+    for (one, other) in [("KV", "Logical"), ("Logical", "KV")] {
+        add(&format!("vault.engine={one}"), with("engine", json!(one)), json!(one), json!(other));
+    }
+    for (one, other) in [("v1", "v2"), ("v2", "v1")] {
+        add(&format!("vault.version={one}"), with("version", json!(one)), json!(one), json!(other));
+    }
+    add("vault.revokeOnDelete", with("engine", json!("Logical")), json!(true), Value::Null);
     add("vault.namespace", json!({"vault": vault}), json!("team/a"), Value::Null);
     add("vault.caProvider", json!({"vault": vault}), authority("Secret"), Value::Null);
     for (kind, other) in [("Secret", "ConfigMap"), ("ConfigMap", "Secret")] {
@@ -360,6 +370,17 @@ fn of_vault(is_cluster: bool, vault: &Value, add: &mut Add<'_>) {
         add(&format!("vault.{at}.namespace"), around.clone(), json!(home), json!("elsewhere"));
     };
     reference(add, "caProvider", &with("caProvider", authority("Secret")));
+    of_vault_logins(home, &secret, &with, &reference, add);
+}
+
+/// The leaves of every way to log in.
+fn of_vault_logins(
+    home: &str,
+    secret: &dyn Fn(&str) -> Value,
+    with: &dyn Fn(&str, Value) -> Value,
+    reference: &dyn Fn(&mut Add<'_>, &str, &Value),
+    add: &mut Add<'_>,
+) {
     let account = json!({"name": "sa", "namespace": home, "audiences": ["vault"]});
     let token = json!({"serviceAccountRef": account});
     // Each way with its texts, its references to Secrets, and its references that may be left out for another.
@@ -487,7 +508,9 @@ async fn story(specs: &Specs) -> String {
     let stage = Stage::new(specs);
     let judged = stage.judged();
     let mut story = decisions(&judged);
+    let before = CALLS.load(Ordering::SeqCst);
     let snapshot = stage.look(&judged).await;
+    let _ = writeln!(story, "calls {}", CALLS.load(Ordering::SeqCst) - before);
     let first = stage.plan(&judged, &snapshot);
     tell(&mut story, &first);
     let stage = stage.apply(&first);
@@ -597,7 +620,7 @@ impl Stage {
         for (entry, granted) in judged.request.entries().iter().zip(judged.verdicts.iter().flatten()) {
             let name = judged.request.store_of(entry);
             let sighting = match self.open(judged, &name) {
-                Ok(backend) => sighting(backend.as_ref(), granted.get()).await,
+                Ok(backend) => twice(backend.as_ref(), granted.get()).await,
                 Err(fault) => Sighting::Value(Reading::Unknown(fault)),
             };
             snapshot.push(Some(Seen { sighting, is_absence_confirmed: false, is_braked: false }));
@@ -658,6 +681,16 @@ fn graphic(text: &str) -> String {
     text.chars().map(|character| if character.is_ascii_graphic() { character } else { '_' }).collect()
 }
 
+/// What is seen; then nobody uses it any more, and somebody does again.
+async fn twice(backend: &dyn Backend, item: &Item) -> Sighting {
+    let seen = sighting(backend, item).await;
+    if let Wanted::Value(wanted) = &item.wanted {
+        backend.release(wanted).await;
+        sighting(backend, item).await;
+    }
+    seen
+}
+
 async fn sighting(backend: &dyn Backend, item: &Item) -> Sighting {
     match &item.wanted {
         Wanted::Value(wanted) => Sighting::Value(backend.fetch(std::slice::from_ref(wanted)).await.remove(0)),
@@ -692,6 +725,9 @@ fn parsed<T: serde::de::DeserializeOwned>(manifest: &Value) -> T {
     serde_json::from_value(manifest.clone()).expect("the fixture is a manifest")
 }
 
+/// What all servers of the fixture were asked, one story after the other.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
 /// A key-value server that tells its name, the path and the token it was asked with.
 struct Server {
     url: String,
@@ -709,6 +745,7 @@ impl Server {
                     let Ok(byte) = connection.read_u8().await else { break };
                     head.push(byte);
                 }
+                CALLS.fetch_add(1, Ordering::SeqCst);
                 let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
                 let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
                 let mut body = vec![0; length.unwrap_or(0)];
@@ -725,7 +762,7 @@ fn answer(name: &str, head: &str, body: &str) -> String {
     let headers: Vec<&str> =
         head.lines().filter(|line| line.starts_with("x-vault-token") || line.starts_with("x-vault-namespace")).collect();
     let login = json!({"auth": {"client_token": graphic(&format!("{line} {body}")), "lease_duration": 0}});
-    let value = json!({"data": {"data": {"a": format!("{name}: {line} {}", headers.join(" "))}, "metadata": {"version": 3, "deletion_time": "", "destroyed": false}}});
+    let value = json!({"data": {"data": {"a": format!("{name}: {line} {}", headers.join(" "))}, "metadata": {"version": 3, "deletion_time": "", "destroyed": false}}, "lease_id": "x", "lease_duration": 60});
     let engine = json!({"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}});
     let object = |path: &str| {
         let mut parts = path.split('/');

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    backend::{Backend, List, Probe},
+    backend::{Backend, List, Probe, Write},
     fault::Fault,
     item::{Hint, Reading},
     metrics::{Metrics, Operation},
@@ -69,6 +69,14 @@ impl Backend for Counted {
     /// Not counted: it reads no value, and what it costs is the backend's own matter.
     fn prober(&self) -> Option<&dyn Probe> {
         self.backend.prober()
+    }
+
+    fn writer(&self) -> Option<&dyn Write> {
+        self.backend.writer()
+    }
+
+    async fn release(&self, wanted: &RemoteRef) {
+        self.backend.release(wanted).await;
     }
 
     fn changes(&self) -> Option<BoxStream<'static, Hint>> {

@@ -247,6 +247,12 @@ impl Lane {
         self.state().breaker.probe_at()
     }
 
+    /// Tells the backend that nobody uses the value any more; nobody waits for what it does then.
+    pub fn release(&self, wanted: RemoteRef) {
+        let lane = self.clone();
+        tokio::spawn(async move { lane.guarded(lane.0.backend.release(&wanted)).await });
+    }
+
     /// Asks, or joins who has asked: what is kept or under way is good enough if its call began at or after `not_before`. All are
     /// asked before the first call starts, so that they share calls. One answer each, in the same order.
     pub fn ask(&self, asked: impl IntoIterator<Item = Asked>, not_before: Instant, priority: Priority) -> Vec<Waiting> {

@@ -275,6 +275,13 @@ impl Session {
         }
     }
 
+    /// No object uses the item any more.
+    pub fn release(&self, item: &Item) {
+        if let Wanted::Value(value) = &item.wanted {
+            self.lane.release(value.clone());
+        }
+    }
+
     /// Exactly one look per item, in the same order.
     ///
     /// A look that started at or after `not_before` is shared with whoever else wants the item; an older one never is.

@@ -172,6 +172,20 @@ impl Refresh {
         state.drop_unused(&before);
     }
 
+    /// The object is gone for good: beyond [`Refresh::forget`], stores are told of what nobody uses any more.
+    pub fn gone(&self, object: &ObjectKey) {
+        let of_store = |state: &State, item: &Item| Some(state.stores.get(&item.store)?.session.clone());
+        let used: Vec<(Arc<Item>, Session)> = {
+            let state = self.state();
+            state.ledger.items_of(object).into_iter().filter_map(|item| Some((Arc::clone(&item), of_store(&state, &item)?))).collect()
+        };
+        self.forget(object);
+        let state = self.state();
+        for (item, session) in used.iter().filter(|(item, _)| !state.ledger.is_known(item)) {
+            session.release(item);
+        }
+    }
+
     /// Takes in what a reconcile saw: other users of the items are woken by a changed value, misses are counted, clocks move. The
     /// object itself is not woken by what it saw.
     pub fn observe(&self, by: &ObjectKey, looks: &[Look]) {

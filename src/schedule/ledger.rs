@@ -384,6 +384,12 @@ impl Ledger {
         track.is_some_and(|track| track.users.iter().any(|user| user.registered))
     }
 
+    /// Whether anybody uses the item, or has fetched it and may register it yet.
+    #[must_use]
+    pub fn is_known(&self, item: &Item) -> bool {
+        self.ids.contains_key(item)
+    }
+
     /// Whether any item of the store is used.
     #[must_use]
     pub fn has_store(&self, store: &str) -> bool {

@@ -104,6 +104,7 @@ pub const EXPOSING: &[(&str, &str)] = &[
     ("src/backend/file/store.rs", "a value is sealed into its record"),
     ("src/cli/store/mod.rs", "`keyferry store get` prints the value that was asked for"),
     ("src/backend/vault/login.rs", "a credential goes into the body of a login, a token into the header of each call, marked sensitive"),
+    ("src/backend/vault/write.rs", "a value goes into the body of a write"),
     ("src/backend/vault/connection.rs", "certificates and a client's key go into the TLS client"),
     ("src/cluster/account.rs", "the claims of the operator's own token say which audiences are the API server's"),
     ("src/select/notation/mod.rs", "a value is read as YAML, TOML or .env so that a part of it can be taken"),

@@ -2,7 +2,7 @@
 //!
 //! Bodies hold values: nothing of them goes into an error, and the errors of the parser, which quote them, are dropped.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use http::HeaderValue;
 use serde::{Deserialize, de::IgnoredAny};
@@ -11,6 +11,8 @@ use zeroize::Zeroizing;
 
 use super::{failure::Failure, login};
 use crate::{
+    backend::Written,
+    crd::v1alpha1::VaultKvVersion,
     item::{Fetched, Form},
     secret::SecretValue,
 };
@@ -39,7 +41,26 @@ pub(super) enum Kept {
 pub(super) struct Engine {
     /// Its mount path, with a slash at the end.
     pub path: String,
-    pub is_kv2: bool,
+    /// Of a key/value engine.
+    pub kv: Option<VaultKvVersion>,
+}
+
+/// What the server said of a lease.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Leased {
+    pub id: String,
+    /// None for ever.
+    pub life: Option<Duration>,
+    pub is_renewable: bool,
+}
+
+/// The answer to a read that is not of KV version 2.
+#[derive(Debug)]
+pub(super) struct Plain {
+    pub value: SecretValue,
+    pub lease: Option<Leased>,
+    /// In how long the server changes the value by itself (a static role of a database).
+    pub changes_in: Option<Duration>,
 }
 
 /// The answer to a read, of the version that was asked for if there was one.
@@ -51,6 +72,106 @@ pub(super) fn kept(answer: &Answer, asked: Option<u64>) -> Result<Kept, Failure>
             Some(kept @ (Kept::Deleted | Kept::Destroyed)) => Ok(kept),
             _ => Err(answer.malformed()),
         },
+        _ => Err(answer.failure()),
+    }
+}
+
+/// The answer to a read of any path; `None` when the server knows nothing there.
+pub(super) fn plain(answer: &Answer) -> Result<Option<Plain>, Failure> {
+    #[derive(Deserialize)]
+    struct Reply<'a> {
+        #[serde(borrow, default)]
+        data: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        lease_id: Cow<'a, str>,
+        #[serde(default)]
+        lease_duration: u64,
+        #[serde(default)]
+        renewable: bool,
+    }
+    match answer.status {
+        200 => {
+            let reply: Reply = serde_json::from_slice(&answer.body).map_err(|_| answer.malformed())?;
+            let text = reply.data.map(RawValue::get).filter(|text| text.starts_with('{')).ok_or(answer.malformed())?;
+            let lease = (!reply.lease_id.is_empty()).then(|| Leased {
+                id: reply.lease_id.into_owned(),
+                life: life(reply.lease_duration),
+                is_renewable: reply.renewable,
+            });
+            let (value, changes_in) = match rotated(text) {
+                Some((value, ttl)) => (value, Some(ttl)),
+                None => (SecretValue::new(text.as_bytes().to_vec()), None),
+            };
+            Ok(Some(Plain { value, lease, changes_in }))
+        }
+        404 if knows_nothing(answer)? => Ok(None),
+        404 => Err(answer.malformed()),
+        _ => Err(answer.failure()),
+    }
+}
+
+/// A static role's answer without its `ttl`, which counts down and would make every look a change; and that time.
+fn rotated(text: &str) -> Option<(SecretValue, Duration)> {
+    let mut members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
+    if !members.contains_key("last_vault_rotation") {
+        return None;
+    }
+    let seconds: u64 = members.remove("ttl")?.get().parse().ok()?;
+    let mut bytes = Vec::with_capacity(text.len());
+    serde_json::to_writer(&mut bytes, &members).ok()?;
+    Some((SecretValue::new(bytes), life(seconds).unwrap_or_default()))
+}
+
+/// The answer to the renewal of a lease: for how long it lives from now on.
+pub(super) fn renewal(answer: &Answer) -> Result<Option<Duration>, Failure> {
+    #[derive(Deserialize)]
+    struct Renewal {
+        lease_duration: u64,
+    }
+    match answer.status {
+        200 => serde_json::from_slice(&answer.body).map(|renewal: Renewal| life(renewal.lease_duration)).map_err(|_| answer.malformed()),
+        _ => Err(answer.failure()),
+    }
+}
+
+/// Seconds as the server grants them: zero is for ever, and beyond a year no clock of ours has to know.
+fn life(seconds: u64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds.min(366 * 24 * 3600))).filter(|life| !life.is_zero())
+}
+
+/// What the server keeps beside all versions of a key for whoever uses it; `None` when there is no such key.
+pub(super) fn custom_metadata(answer: &Answer) -> Result<Option<BTreeMap<String, String>>, Failure> {
+    #[derive(Deserialize)]
+    struct Beside {
+        custom_metadata: Option<BTreeMap<String, String>>,
+    }
+    match answer.status {
+        200 => Ok(Some(answer.data::<Beside>()?.custom_metadata.unwrap_or_default())),
+        404 if knows_nothing(answer)? => Ok(None),
+        404 => Err(answer.malformed()),
+        _ => Err(answer.failure()),
+    }
+}
+
+/// The answer to a write of a new version.
+pub(super) fn written(answer: &Answer) -> Result<Written, Failure> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u64,
+    }
+    match answer.status {
+        200 => answer.data().map(|Version { version }| Written::Version(version.to_string())),
+        400 if answer.says("check-and-set") => Ok(Written::Changed),
+        // A merge into a key that is not there.
+        404 if answer.errors().is_some_and(|errors| errors.is_empty()) => Ok(Written::Changed),
+        _ => Err(answer.failure()),
+    }
+}
+
+/// The answer to a change that tells nothing.
+pub(super) fn done(answer: &Answer) -> Result<(), Failure> {
+    match answer.status {
+        200 | 204 => Ok(()),
         _ => Err(answer.failure()),
     }
 }
@@ -97,9 +218,7 @@ pub(super) fn grant(answer: &Answer) -> Result<Grant, Failure> {
     }
     let Login { auth } = serde_json::from_slice(&answer.body).map_err(|_| answer.malformed())?;
     let token = login::sensitive(auth.client_token.as_bytes()).ok_or(answer.malformed())?;
-    // Beyond a year no clock of ours has to know.
-    let life = Duration::from_secs(auth.lease_duration.min(366 * 24 * 3600));
-    Ok(Grant { token, life: Some(life).filter(|life| !life.is_zero()), is_renewable: auth.renewable })
+    Ok(Grant { token, life: life(auth.lease_duration), is_renewable: auth.renewable })
 }
 
 /// The answer to the question what is mounted at a path.
@@ -118,7 +237,12 @@ pub(super) fn engine(answer: &Answer) -> Result<Engine, Failure> {
         200 => {
             let mount: Mount = answer.data()?;
             let version = mount.options.and_then(|options| options.version);
-            Ok(Engine { path: mount.path, is_kv2: mount.r#type == "kv" && version.as_deref() == Some("2") })
+            let kv = match (mount.r#type.as_str(), version.as_deref()) {
+                ("kv", Some("2")) => Some(VaultKvVersion::V2),
+                ("kv" | "generic", None | Some("1" | "")) => Some(VaultKvVersion::V1),
+                _ => None,
+            };
+            Ok(Engine { path: mount.path, kv })
         }
         _ => Err(answer.failure()),
     }
@@ -192,7 +316,7 @@ impl Answer {
 
     /// Whether a refusal is about the token itself rather than about what it may read.
     pub fn names_the_token(&self) -> bool {
-        self.errors().is_some_and(|errors| errors.iter().any(|error| error.contains("invalid token") || error.contains("bad token")))
+        self.says("invalid token") || self.says("bad token")
     }
 
     fn malformed(&self) -> Failure {
@@ -217,6 +341,10 @@ impl Answer {
 
     /// A load balancer without servers says 503 too.
     fn is_sealed(&self) -> bool {
-        self.errors().is_some_and(|errors| errors.iter().any(|error| error.contains("sealed")))
+        self.says("sealed")
+    }
+
+    fn says(&self, words: &str) -> bool {
+        self.errors().is_some_and(|errors| errors.iter().any(|error| error.contains(words)))
     }
 }

@@ -6,7 +6,7 @@ use std::{error::Error, io};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri, header::CONTENT_TYPE};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect::Policy};
 use rustify::endpoint::Endpoint;
 use url::Url;
@@ -69,6 +69,9 @@ impl Connection {
         let mut request = reqwest::Request::try_from(request).map_err(|_| Failure::Refused(400))?;
         if request.url().query() == Some("") {
             request.url_mut().set_query(None);
+        }
+        if request.method() == Method::PATCH {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"));
         }
         request.headers_mut().extend(token.map(|token| (TOKEN_HEADER, token.clone())));
         request.headers_mut().extend(self.namespace.as_ref().map(|namespace| (NAMESPACE_HEADER, namespace.clone())));

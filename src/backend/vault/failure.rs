@@ -23,22 +23,28 @@ pub(super) enum Failure {
     Throttled { after: Option<Duration> },
     #[error("the Vault server answered with a redirect ({0}), which is never followed: name the server itself in provider.vault.server")]
     Redirect(u16),
-    #[error("no KV version 2 engine is mounted exactly at provider.vault.path: mount one there or correct the path")]
+    #[error(
+        "the engine that the store names is not mounted exactly at provider.vault.path: mount it there, or correct path, engine and version"
+    )]
     NoEngine,
     #[error(
-        "the server refused the request as impossible ({0}): check that provider.vault.path is a KV version 2 engine, and its version upgrade"
+        "the server refused the request as impossible ({0}): check that path, engine and version of provider.vault are those of the mount, and whether it still upgrades itself"
     )]
     Refused(u16),
     #[error("the Vault server is a standby that cannot answer yet ({0}): let provider.vault.server name the active node")]
     Standby(u16),
     #[error("the Vault server failed ({0}): look at its log")]
     Server(u16),
-    #[error("the Vault server gave an answer that KV version 2 does not give ({0}): check what provider.vault.server leads to")]
+    #[error(
+        "the Vault server gave an answer that the engine of provider.vault does not give ({0}): check what provider.vault.server leads to"
+    )]
     Malformed(u16),
     #[error("the answer of the Vault server is larger than 8 MiB: split the value")]
     TooLarge,
     #[error("the list does not come to an end within 100000 names: name a path")]
     Endless,
+    #[error("a version is named, and what is read has none: remove the version")]
+    NoVersions,
     #[error("the version is no number from 1 on, as KV version 2 counts: correct the version")]
     NoVersionNumber,
     #[error("no answer within the deadline: check that the Vault server can be reached and is not overloaded")]
@@ -97,7 +103,7 @@ impl Failure {
             Self::Forbidden(_) => Fault::not_allowed(detail),
             Self::Throttled { after } => Fault::throttled(after, detail),
             Self::Sealed => Fault::new(Class::Unavailable, Reason::Sealed, detail),
-            Self::NoVersionNumber => Fault::invalid(Reason::InvalidSpec, detail),
+            Self::NoVersionNumber | Self::NoVersions => Fault::invalid(Reason::InvalidSpec, detail),
             Self::TooLarge | Self::Endless => Fault::invalid(Reason::TooLarge, detail),
             Self::Redirect(_)
             | Self::NoEngine

@@ -51,6 +51,13 @@ pub(super) struct Post {
     pub body: Zeroizing<Vec<u8>>,
 }
 
+impl Post {
+    /// Of a body that is no secret.
+    pub fn json(path: &str, body: &serde_json::Value) -> Self {
+        Self { path: path.to_owned(), body: Zeroizing::new(body.to_string().into_bytes()) }
+    }
+}
+
 impl Endpoint for Post {
     type Response = ();
     const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;

@@ -13,6 +13,7 @@ use super::{
     answer::{self, Answer, Grant},
     connection::Connection,
     failure::Failure,
+    leases::TokenLife,
     login::{Login, Post, Way},
 };
 use crate::{
@@ -99,6 +100,17 @@ impl Session {
         match self.replacement(login, &held, answer.names_the_token()).await? {
             Some(other) => self.connection.call(Some(&other.token), request()).await,
             None => Ok(answer),
+        }
+    }
+
+    /// Renews the token if it is due: leases die with it, although nobody calls meanwhile.
+    pub async fn keep(&self) -> Result<TokenLife, Failure> {
+        match &self.way {
+            Way::Fixed(_) => Ok(TokenLife::default()),
+            Way::Login(login) => {
+                let Held { number, renew_at, expires, .. } = self.token(login).await?;
+                Ok(TokenLife { number, renew_at, expires })
+            }
         }
     }
 

@@ -10,14 +10,26 @@ use super::{CaProvider, SecretKeyRef, ServiceAccountRef};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.caBundle) || !has(self.caProvider)").message("caBundle and caProvider exclude each other"))]
+#[x_kube(validation = Rule::new("!has(self.engine) || self.engine != 'Logical' || !has(self.version)").message("version is for engine KV only"))]
+#[x_kube(validation = Rule::new("!has(self.revokeOnDelete) || (has(self.engine) && self.engine == 'Logical')").message("revokeOnDelete is for engine Logical only"))]
 pub struct VaultProvider {
     /// Address, such as `https://vault.example.com:8200`.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^/?#@\s]+/?$"))]
     pub server: String,
-    /// Mount path of the KV version 2 engine. Default `secret`.
+    /// Mount path of the engine. Default `secret` for engine `KV`; for engine `Logical` what all keys begin with, nothing without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub path: Option<String>,
+    /// `KV` (the default) reads the key/value engine at `path`. `Logical` reads any path as it is, such as `database/creds/app`: what the
+    /// server leases is read once and its lease renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<VaultEngine>,
+    /// Version of the key/value engine. Default `v2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VaultKvVersion>,
+    /// With engine `Logical`: whether a lease is revoked at once when no object uses its path any more. Default false: it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_on_delete: Option<bool>,
     /// Namespace of OpenBao or Vault Enterprise, such as `team/a`: login and reads happen there. The root namespace without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
@@ -31,6 +43,24 @@ pub struct VaultProvider {
     pub ca_provider: Option<CaProvider>,
     /// How to log in: exactly one way.
     pub auth: VaultAuth,
+}
+
+/// What is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum VaultEngine {
+    #[default]
+    #[serde(rename = "KV")]
+    Kv,
+    Logical,
+}
+
+/// Version of the key/value engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VaultKvVersion {
+    V1,
+    #[default]
+    V2,
 }
 
 /// How to log in to Vault: exactly one of its members.
