@@ -67,5 +67,33 @@ spec:
             object.status.as_ref().and_then(|status| status.target.as_ref()).is_some_and(|target| target.uid == again.uid())
         })
         .await;
+
+    // A new name: first the new one, then the old one goes. Somebody else's is untouched.
+    world.may_vanish("app");
+    let renamed = |name: &str| serde_json::json!({"spec": {"target": {"name": name}}});
+    world.cluster.merge::<ExternalParameter>("app", &renamed("fresh")).await;
+    world.cluster.configures("fresh", &changed).await;
+    world.cluster.until::<ConfigMap>("app", "to be gone", |map| map.is_none()).await;
+    world.cluster.apply("kind: ConfigMap\nmetadata: {name: foreign}\ndata: {theirs: x}").await;
+    world.cluster.merge::<ExternalParameter>("app", &renamed("foreign")).await;
+    let message = world.cluster.not_ready_as::<ExternalParameter>("app", "NotOwned").await;
+    assert!(message.contains("ConfigMap foreign exists"), "{message}");
+    world.cluster.configures("foreign", &[("theirs", b"x")]).await;
+    world.cluster.configures("fresh", &changed).await;
+
+    // What a store names is read by name only; it is not there, and the message says so.
+    let vault = "kind: SecretStore
+metadata: {name: vault}
+spec:
+  provider:
+    vault:
+      server: https://vault.example.com
+      caProvider: {type: ConfigMap, name: authority, key: ca.crt}
+      auth: {tokenSecretRef: {name: token}}";
+    world.cluster.apply(vault).await;
+    let waiting = "kind: ExternalParameter\nmetadata: {name: waiting}\nspec:\n  secretStoreRef: {name: vault}\n  data: [{key: a, remoteRef: {key: a}}]";
+    world.cluster.apply(waiting).await;
+    let message = world.cluster.not_ready_as::<ExternalParameter>("waiting", "StoreNotReady").await;
+    assert!(message.contains("does not exist"), "{message}");
     world.finish().await;
 }
