@@ -68,6 +68,16 @@ mod tests {
     }
 
     #[test]
+    fn what_turned_absent_a_whole_window_ago_counts_no_more() {
+        for (at, held) in [(99, true), (100, false)] {
+            let mut brake = Brake::default();
+            (0..3).for_each(|item| brake.turn(item, 0, 100, 4));
+            brake.turn(3, at, 100, 4);
+            assert_eq!(brake.is_held(), held, "at {at}");
+        }
+    }
+
+    #[test]
     fn it_stays_until_confirmed() {
         let mut brake = Brake::default();
         (0..4).for_each(|item| brake.turn(item, 0, 100, 4));
