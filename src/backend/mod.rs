@@ -206,7 +206,7 @@ pub fn open(store: &StoreName, provider: Provider<'_>, credentials: &Credentials
         Provider::File(spec) => file::open(store, spec, settings),
         Provider::Env(spec) => env::open(store, spec, settings),
         Provider::Fake(spec) => Ok(fake::open(spec)),
-        Provider::Kubernetes(spec) => kubernetes::open(spec, credentials, settings),
+        Provider::Kubernetes(spec) => kubernetes::open(store, spec, credentials, settings),
         #[cfg(feature = "vault")]
         Provider::Vault(spec) => vault::open(store, spec, credentials, settings),
         #[cfg(not(feature = "vault"))]

@@ -11,7 +11,7 @@ use http::{
     HeaderValue, Method,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
-use reqwest::{Certificate, Client, Identity, redirect::Policy};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect::Policy};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 use zeroize::Zeroizing;
@@ -25,10 +25,12 @@ use crate::{
     access::Role,
     backend::{
         Credentials, Settings, TokenSource,
+        endpoint::{self, Forbidden},
         transport::{Proxies, retry_after},
     },
     crd::v1alpha1::KubernetesProvider,
     fault::{Class, Fault, Reason},
+    name::StoreName,
     secret::SecretValue,
 };
 
@@ -71,14 +73,22 @@ struct Way {
 
 impl Connection {
     /// Builds the client; nothing is sent.
-    pub fn open(spec: &KubernetesProvider, credentials: &Credentials, settings: &Settings) -> Result<Self, Fault> {
+    pub fn open(store: &StoreName, spec: &KubernetesProvider, credentials: &Credentials, settings: &Settings) -> Result<Self, Fault> {
         let way = match credentials.secrets.get(&Role::Kubeconfig) {
             Some(text) => of_kubeconfig(text)?,
             None => of_spec(spec, credentials, settings)?,
         };
         // The API server of this cluster is always reached directly, as the operator itself does.
-        let proxies = if way.is_this_cluster { &Proxies::default() } else { &settings.proxies };
-        let client = client(way.server.scheme() == "https", way.authorities, way.identity, proxies)?;
+        // It is the only one that a tenant's store may reach at such an address, because no tenant has named it.
+        let guarded = |builder| {
+            if way.is_this_cluster {
+                return Ok(Proxies::default().tell(builder));
+            }
+            let builder = settings.proxies.tell(builder);
+            let guarded = endpoint::guarded(builder, store, &way.server, &settings.endpoints);
+            guarded.map_err(|forbidden| forbidden.fault("provider.kubernetes"))
+        };
+        let client = client(way.server.scheme() == "https", way.authorities, way.identity, guarded)?;
         Ok(Self { client, server: way.server, bearer: way.bearer })
     }
 
@@ -275,7 +285,13 @@ fn address(text: &str) -> Option<Url> {
     (url.scheme() == "https" && is_bare && is_anonymous && url.has_host()).then_some(url)
 }
 
-fn client(is_tls: bool, authorities: Option<Vec<Certificate>>, identity: Option<Identity>, proxies: &Proxies) -> Result<Client, Fault> {
+/// `guarded` lets it connect only where the store may lead, and by which proxy.
+fn client(
+    is_tls: bool,
+    authorities: Option<Vec<Certificate>>,
+    identity: Option<Identity>,
+    guarded: impl FnOnce(ClientBuilder) -> Result<ClientBuilder, Fault>,
+) -> Result<Client, Fault> {
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that builds a client for an API server: without redirects; each look has a deadline"
@@ -297,8 +313,7 @@ fn client(is_tls: bool, authorities: Option<Vec<Certificate>>, identity: Option<
         Some(identity) => builder.identity(identity),
         None => builder,
     };
-    proxies
-        .tell(builder)
+    guarded(builder)?
         .build()
         .map_err(|_| invalid("no client can be made: set provider.kubernetes.server.caBundle, and check the client certificate"))
 }
@@ -340,12 +355,9 @@ fn why(error: &reqwest::Error) -> Failure {
     if error.is_timeout() {
         return Failure::TimedOut;
     }
-    if error.is_dns() {
-        return Failure::NoSuchHost;
-    }
     let causes = std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source());
     let known = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).find_map(known_cause);
-    known.unwrap_or(Failure::Broken)
+    known.unwrap_or(if error.is_dns() { Failure::NoSuchHost } else { Failure::Broken })
 }
 
 fn known_cause(error: &io::Error) -> Option<Failure> {
@@ -354,7 +366,11 @@ fn known_cause(error: &io::Error) -> Option<Failure> {
         return Some(Failure::NobodyListens);
     }
     // What an io::Error wraps is not its source: its source is that one's source.
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+    let inner = error.get_ref()?;
+    if let Some(forbidden) = inner.downcast_ref::<Forbidden>() {
+        return Some(Failure::Forbidden(*forbidden));
+    }
+    match inner.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => Some(Failure::UnknownIssuer),
         rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => Some(Failure::WrongName),
         rustls::Error::InvalidCertificate(_) => Some(Failure::BadCertificate),

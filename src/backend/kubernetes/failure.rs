@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use crate::fault::{Fault, Reason};
+use crate::{
+    backend::endpoint::Forbidden,
+    fault::{Fault, Reason},
+};
 
 /// Why a call gave nothing that can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +56,8 @@ pub(super) enum Failure {
     NoTls,
     #[error("the connection to the API server broke before the whole answer was there: check the server and the network")]
     Broken,
+    #[error(transparent)]
+    Forbidden(Forbidden),
     /// No token of a ServiceAccount: its words are those of who requests it.
     #[error("{}", .0.detail)]
     NoToken(Fault),
@@ -67,6 +72,7 @@ impl Failure {
             Self::Throttled { after } => Fault::throttled(after, detail),
             Self::NoVersions => Fault::invalid(Reason::InvalidSpec, detail),
             Self::TooLarge | Self::Endless => Fault::invalid(Reason::TooLarge, detail),
+            Self::Forbidden(forbidden) => forbidden.fault(subject),
             Self::NoToken(fault) => Fault { detail, ..fault },
             Self::Redirect(_)
             | Self::NoNamespace

@@ -31,7 +31,7 @@ use crate::{
     crd::v1alpha1::KubernetesProvider,
     fault::{Fault, Reason},
     item::{Hint, Listing, Reading},
-    name::{RemoteKey, RemoteRef},
+    name::{RemoteKey, RemoteRef, StoreName},
 };
 use answer::{Kept, Mark};
 use board::Board;
@@ -47,8 +47,13 @@ const DEFAULT_NAMESPACE: &str = "default";
 ///
 /// # Errors
 /// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable credential, `NotAllowed` for a kubeconfig that
-/// reaches into the operator's machine.
-pub fn open(spec: &KubernetesProvider, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
+/// reaches into the operator's machine and for an address to which a tenant's store may not lead.
+pub fn open(
+    store: &StoreName,
+    spec: &KubernetesProvider,
+    credentials: &Credentials,
+    settings: &Settings,
+) -> Result<Arc<dyn Backend>, Fault> {
     let namespace = spec.remote_namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
     let is_label =
         |text: &str| text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
@@ -56,7 +61,7 @@ pub fn open(spec: &KubernetesProvider, credentials: &Credentials, settings: &Set
         return Err(Fault::invalid(Reason::InvalidSpec, "provider.kubernetes.remoteNamespace is no name of a namespace: correct it"));
     }
     Ok(Arc::new(Kubernetes {
-        connection: Arc::new(Connection::open(spec, credentials, settings)?),
+        connection: Arc::new(Connection::open(store, spec, credentials, settings)?),
         namespace: namespace.into(),
         board: Arc::default(),
         watches: Mutex::default(),

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::{
+    access::Role,
     backend::{ApiServer, TokenSource, open as open_any},
     crd::v1alpha1::Provider,
     fault::Class,
@@ -206,4 +207,37 @@ async fn a_version_is_refused() {
     let reference = RemoteRef { version: Some("7".to_owned()), ..wanted("db") };
     let Reading::Unknown(fault) = server.store(None).fetch(&[reference]).await.remove(0) else { unreachable!("a version is no key") };
     assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::InvalidSpec));
+}
+
+#[test]
+fn a_tenants_store_leads_to_no_address_of_the_operators_host_or_the_api_server() {
+    let kubeconfig = |server: &str| {
+        let text = format!(
+            "current-context: a\ncontexts: [{{name: a, context: {{cluster: c, user: u}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: '{server}'}}}}]\nusers: [{{name: u, user: {{token: t}}}}]"
+        );
+        (json!({"authRef": {"name": "k"}}), (Role::Kubeconfig, SecretValue::from(text)))
+    };
+    let named = |server: &str| {
+        let spec = json!({"server": {"url": server}, "auth": {"token": {"bearerToken": {"name": "t"}}}});
+        (spec, (Role::Token, SecretValue::from("t".to_owned())))
+    };
+    let mut settings = Settings { call_timeout: Duration::from_secs(20), ..Settings::default() };
+    settings.endpoints.api_servers.push("10.0.0.1".to_owned());
+    settings.endpoints.tenants.extend("127.0.0.2:443".parse());
+    let tenant = StoreName::Namespaced { namespace: "shop".into(), name: "s".into() };
+    let admin = StoreName::Cluster { name: "s".into() };
+    let opened = |store: &StoreName, (spec, secret): (serde_json::Value, (Role, SecretValue))| {
+        let spec: KubernetesProvider = serde_json::from_value(spec).unwrap();
+        let credentials = Credentials { secrets: [secret].into(), tokens: None };
+        open_any(store, Provider::Kubernetes(&spec), &credentials, &settings).map(drop).map_err(|fault| fault.reason)
+    };
+    for address in ["https://127.0.0.1:6443", "https://169.254.169.254", "https://[::1]", "https://10.0.0.1"] {
+        for block in [named(address), kubeconfig(address)] {
+            assert_eq!(opened(&tenant, block.clone()), Err(Reason::NotAllowed), "{address}");
+            assert_eq!(opened(&admin, block), Ok(()), "{address}");
+        }
+    }
+    assert_eq!(opened(&tenant, named("https://127.0.0.2")), Ok(()), "the admin listed it");
+    assert_eq!(opened(&tenant, named("https://192.0.2.7")), Ok(()));
 }
