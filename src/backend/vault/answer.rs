@@ -162,8 +162,8 @@ pub(super) fn written(answer: &Answer) -> Result<Written, Failure> {
     match answer.status {
         200 => answer.data().map(|Version { version }| Written::Version(version.to_string())),
         400 if answer.says("check-and-set") => Ok(Written::Changed),
-        // A merge into a key that is not there.
-        404 if answer.errors().is_some_and(|errors| errors.is_empty()) => Ok(Written::Changed),
+        // A merge into a key that is not there: OpenBao says so without a body. Whoever else says it has written nothing either.
+        404 if answer.body.is_empty() || answer.errors().is_some_and(|errors| errors.is_empty()) => Ok(Written::Changed),
         _ => Err(answer.failure()),
     }
 }
