@@ -121,7 +121,7 @@ async fn a_restart_of_200_converged_objects_reads_what_fell_due_and_writes_nothi
         .map(ToString::to_string)
         .collect();
     assert_eq!(writes, Vec::<String>::new(), "a restart writes nothing");
-    assert_eq!((of("list").len(), of("watch").len()), (5, 5), "one list and one watch of each kind: {:?} {:?}", of("list"), of("watch"));
+    assert_eq!((of("list").len(), of("watch").len()), (7, 7), "one list and one watch of each kind: {:?} {:?}", of("list"), of("watch"));
     let reads: Vec<String> =
         requests.iter().filter(|request| request.verb == "get" && request.resource != "leases").map(ToString::to_string).collect();
     assert!(reads.len() <= 6, "a restart reads no object by itself: {reads:?}");
