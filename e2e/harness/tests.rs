@@ -157,7 +157,7 @@ fn growth_is_seen_beyond_its_allowance() {
 fn object(status: Value) -> ExternalSecret {
     serde_json::from_value(json!({
         "apiVersion": "keyferry.dev/v1alpha1", "kind": "ExternalSecret", "metadata": { "name": "x", "generation": 2 },
-        "spec": { "data": [{ "secretKey": "k", "remoteRef": { "key": "r" } }] }, "status": status,
+        "spec": { "secretStoreRef": { "name": "s" }, "data": [{ "secretKey": "k", "remoteRef": { "key": "r" } }] }, "status": status,
     }))
     .unwrap()
 }
