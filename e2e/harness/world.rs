@@ -29,8 +29,9 @@ use crate::proxy::{Matcher, Options, Proxy};
 const LABEL: &str = "keyferry-e2e";
 /// Renewals of the Lease that an operator at rest lives through before it counts as at rest.
 const RENEWALS: usize = 3;
-/// Connections that an operator may hold: one per watch, the Lease's, and as many idle ones as it writes at once.
-const CONNECTIONS: u64 = 48;
+/// Connections that an operator may hold: one per watch, the Lease's, and twice as many idle ones as it writes at once: the pool opens one
+/// for each call that finds none free, and keeps it too when the call got another meanwhile.
+const CONNECTIONS: u64 = 72;
 
 /// See the module `harness`.
 pub struct World {
