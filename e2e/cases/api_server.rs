@@ -33,7 +33,7 @@ fn patient() -> Settings {
 async fn watching(world: &World) {
     let open = |call: &&Call| call.operation.verb == "watch" && call.is_open && call.status == Some(200);
     let kinds = |calls: &[Call]| calls.iter().filter(open).map(|call| call.operation.resource.clone()).collect::<BTreeSet<_>>().len();
-    world.proxy.await_calls(|calls| kinds(calls) >= 5).await;
+    world.proxy.await_calls(|calls| kinds(calls) >= 7).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +61,7 @@ async fn watches_that_end_in_any_way_miss_nothing_and_cost_no_write() {
     world.a_while().await;
     for (number, end) in [WatchEnd::Gone, WatchEnd::Cut, WatchEnd::Finish].into_iter().enumerate() {
         let mark = world.audit.mark();
-        assert!(world.proxy.end_watches(&Matcher::any().verb("watch"), end) >= 5);
+        assert!(world.proxy.end_watches(&Matcher::any().verb("watch"), end) >= 7);
         let (name, value) = (format!("after{number}"), world.canary());
         store.set(&format!("db/{name}"), value.bytes());
         world.cluster.apply(&whole_values(&name, &store.name, "", &[("password", &format!("db/{name}"))])).await;
