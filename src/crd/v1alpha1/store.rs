@@ -86,15 +86,15 @@ pub struct ClusterSecretStoreSpec {
 pub struct StoreLimits {
     /// Calls per second, 1 to 10000. Without it as many as the system takes; when it refuses calls as too many, fewer for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(range(min = 1, max = 10_000), extend("format" = "int32"))]
     pub requests_per_second: Option<u32>,
     /// Calls at once after a rest, 1 to 10000. Default: `requestsPerSecond`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(range(min = 1, max = 10_000), extend("format" = "int32"))]
     pub burst: Option<u32>,
     /// Calls in flight, 1 to 256. Default 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 256), extend("format" = "int32"))]
     pub max_concurrent: Option<u32>,
     /// Deadline of one call, connect and login included, as a Go duration from 10ms to 5m. Default: the operator's `callTimeout`, 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,7 +114,7 @@ pub struct StoreCache {
     pub ttl: String,
     /// Values that are kept, 1 to 10000; beyond it the oldest goes. Default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(range(min = 1, max = 10_000), extend("format" = "int32"))]
     pub max_entries: Option<u32>,
 }
 
