@@ -32,6 +32,10 @@ pub struct Point {
 }
 
 impl Point {
+    pub fn is(&self, call: &str) -> bool {
+        self.call == call
+    }
+
     pub fn kill(&self) -> [String; 1] {
         [format!("--inject={}:signal=KILL:when={}", self.call, self.number)]
     }
