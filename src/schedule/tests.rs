@@ -403,6 +403,15 @@ fn hints_are_coalesced() {
 }
 
 #[test]
+fn two_hints_of_one_moment_are_one_look_now_and_one_later() {
+    let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1)]);
+    ledger.hint(at(5), "store", &Hint::All);
+    assert_eq!(look(&mut ledger, 5, "store", |_| found(1)).0.len(), 1);
+    ledger.hint(at(5), "store", &Hint::All);
+    assert_eq!(ledger.next_due("store"), Some(5 + 200_000_000));
+}
+
+#[test]
 fn a_hint_of_keys_is_followed_by_looks_at_these_and_at_searches_only() {
     let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1), numbered(2), search("store")]);
     let key = RemoteKey::parse(ProviderKind::File, "app/2").unwrap();
@@ -517,6 +526,12 @@ fn who_finds_out_whether_a_store_is_back_is_each_in_turn() {
     }
     assert_eq!(probed.len(), 4);
     ledger.probe(at(SECOND), "another");
+    let now = SECOND + 9_000;
+    ledger.probe(at(now), "store");
+    let first = ledger.take(at(now), "store", 1).unwrap();
+    ledger.probe(at(now), "store");
+    let second = ledger.take(at(now), "store", 1).unwrap();
+    assert_ne!(first.items, second.items, "who is on the way already finds it out");
 }
 
 #[test]
@@ -658,7 +673,8 @@ fn when_the_wall_clock_jumps_nothing_comes_later_and_slots_are_computed_anew() {
         let jumped = |mono: i64| Moment { mono, wall: START + mono + jump * SECOND };
         ledger.hint(jumped(1), "nobody", &Hint::All);
         let after = ledger.next_due("store").unwrap();
-        assert!(after <= before && after > 0, "{jump}");
+        let to_the_slot = at(before).wall - (jumped(1).wall + 1);
+        assert_eq!(after, before.min(2 + to_the_slot.rem_euclid(3200 * SECOND)), "{jump}");
         ledger.observe(jumped(after), None, &numbered(1), after, found(1));
         let next = ledger.next_due("store").unwrap();
         assert!(next > after && next - after <= 3600 * SECOND, "{jump}");
@@ -674,6 +690,10 @@ fn when_the_wall_clock_jumps_nothing_comes_later_and_slots_are_computed_anew() {
 fn small_corrections_of_the_clock_do_not_look_twice() {
     let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1)]);
     let due = ledger.next_due("store").unwrap();
+    for correction in [SECOND / 2, -SECOND / 2, SECOND, -SECOND] {
+        ledger.hint(Moment { mono: 1, wall: START + 1 + correction }, "nobody", &Hint::All);
+        assert_eq!(ledger.next_due("store"), Some(due), "{correction}");
+    }
     let slow = Moment { mono: due, wall: START + due - SECOND / 2 };
     ledger.observe(slow, None, &numbered(1), due, found(1));
     assert!(ledger.next_due("store").unwrap() - due > 3000 * SECOND);
@@ -705,4 +725,26 @@ fn a_fetch_that_no_registration_follows_is_forgotten_in_time() {
     assert_eq!(ledger.counts(), Counts { items: 3, objects: 2, stores: 1, pending: 0 });
     ledger.hint(at(121 * SECOND), "nobody", &Hint::All);
     assert_eq!(ledger.counts(), Counts { items: 1, objects: 1, stores: 1, pending: 0 });
+    assert_eq!(ledger.items_of(&object("a")), [Arc::new(numbered(1))]);
+}
+
+#[test]
+fn what_an_object_uses_and_who_uses_an_item_is_known_while_it_lasts() {
+    let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1)]);
+    ledger.observe(at(1), Some(&object("a")), &numbered(2), 1, found(1));
+    assert_eq!(ledger.items_of(&object("a")), [numbered(1), numbered(2)].map(Arc::new));
+    assert_eq!(ledger.items_of(&object("b")), []);
+    let used = [numbered(1), numbered(2), numbered(3)].map(|item| ledger.is_used(&item));
+    assert_eq!(used, [true, false, false], "registered, only fetched, unknown");
+}
+
+#[test]
+fn an_object_is_open_from_its_waking_to_its_report() {
+    let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1), numbered(2)]);
+    ledger.register(at(1), &object("b"), Some(HOUR), [holding(&numbered(1), 2)]);
+    assert_eq!(ledger.open_users(&numbered(1)), [object("b")], "it holds another value than the last look saw");
+    assert_eq!(ledger.open_users(&numbered(2)), []);
+    assert_eq!(ledger.open_users(&numbered(3)), []);
+    assert!(ledger.settle(&object("b"), 1));
+    assert_eq!(ledger.open_users(&numbered(1)), []);
 }
