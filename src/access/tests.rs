@@ -82,6 +82,18 @@ fn a_grant_names_the_store_by_uid_and_the_key_in_canonical_form() {
 }
 
 #[test]
+fn a_store_of_either_kind_says_how_much_may_be_asked_of_it_and_how_long_it_is_kept() {
+    let stores = [json!({}), json!({"limits": {"maxConcurrent": 3}, "cache": {"ttl": "30s"}})];
+    for (store, expected) in stores.iter().zip([(None, None), (Some(3), Some("30s"))]) {
+        let (namespaced, cluster) = (parsed::<SecretStoreSpec>(file(store)), parsed::<ClusterSecretStoreSpec>(file(store)));
+        for spec in [StoreSpec::Namespaced(&namespaced), StoreSpec::Cluster(&cluster)] {
+            let said = (spec.limits().and_then(|limits| limits.max_concurrent), spec.cache().map(|cache| cache.ttl.as_str()));
+            assert_eq!(said, expected);
+        }
+    }
+}
+
+#[test]
 fn a_namespaced_store_serves_its_own_namespace_only() {
     let spec = file(&json!({}));
     assert_eq!(reason(namespaced("team", "team", Some(&spec), &key("a"))), None);
