@@ -16,7 +16,13 @@ use crate::{
     name::{ProviderKind, RemoteKey, StoreName},
 };
 
+mod kubernetes;
+
 const UID: &str = "uid-of-the-store";
+
+fn shared_name() -> StoreName {
+    StoreName::Cluster { name: "shared".to_owned() }
+}
 
 fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("the fixture is a manifest")
@@ -28,7 +34,7 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// The verdict for a value of a cluster store with that spec; `None` is a store that does not exist.
 fn cluster(namespace: &str, namespace_labels: &[(&str, &str)], spec: Option<&Value>, reference: &Value) -> Result<Granted<Item>, Fault> {
-    let name = StoreName::Cluster { name: "shared".to_owned() };
+    let name = shared_name();
     let spec: Option<ClusterSecretStoreSpec> = spec.map(|spec| parsed(spec.clone()));
     let seen = spec.as_ref().map(|spec| SeenStore { name: &name, uid: UID, spec: StoreSpec::Cluster(spec) });
     ask(namespace, namespace_labels, &name, seen.as_ref(), reference)
@@ -364,25 +370,27 @@ fn a_credential_of_a_namespaced_store_stands_beside_it() {
 fn a_credential_of_a_cluster_store_needs_a_namespace() {
     assert_eq!(reason(cluster("team", &[], Some(&vault(&json!({"name": "t", "namespace": "vault"}))), &key("a"))), None);
     assert_eq!(reason(cluster("team", &[], Some(&vault(&json!({"name": "t"}))), &key("a"))), Some(Reason::InvalidSpec));
-    let name = StoreName::Cluster { name: "shared".to_owned() };
     let spec: ClusterSecretStoreSpec = parsed(file(&json!({})));
-    let none = credential(&SeenStore { name: &name, uid: UID, spec: StoreSpec::Cluster(&spec) }).unwrap();
+    let none = credential(&SeenStore { name: &shared_name(), uid: UID, spec: StoreSpec::Cluster(&spec) }).unwrap();
     assert_eq!(none.get(), &CredentialRefs::default());
 }
 
-/// What a store of either kind needs to log in to Vault.
-fn refs_of(is_cluster: bool, vault: &Value) -> Result<CredentialRefs, Fault> {
-    let provider = json!({"provider": {"vault": vault}});
-    let (own, shared) = ("team".to_owned(), "own".to_owned());
+/// What a store of either kind needs to log in.
+fn refs(is_cluster: bool, provider: &Value) -> Result<CredentialRefs, Fault> {
+    let spec = json!({"provider": provider});
     let granted = if is_cluster {
-        let spec: ClusterSecretStoreSpec = parsed(provider);
-        credential(&SeenStore { name: &StoreName::Cluster { name: shared }, uid: UID, spec: StoreSpec::Cluster(&spec) })
+        let spec: ClusterSecretStoreSpec = parsed(spec);
+        credential(&SeenStore { name: &shared_name(), uid: UID, spec: StoreSpec::Cluster(&spec) })
     } else {
-        let spec: SecretStoreSpec = parsed(provider);
-        let name = StoreName::Namespaced { namespace: own, name: shared };
+        let spec: SecretStoreSpec = parsed(spec);
+        let name = StoreName::Namespaced { namespace: "team".to_owned(), name: "own".to_owned() };
         credential(&SeenStore { name: &name, uid: UID, spec: StoreSpec::Namespaced(&spec) })
     };
     granted.map(|granted| granted.get().clone())
+}
+
+fn refs_of(is_cluster: bool, vault: &Value) -> Result<CredentialRefs, Fault> {
+    refs(is_cluster, &json!({"vault": vault}))
 }
 
 /// Every way to log in, with each reference in it by name; `ns` is what all of them say of their namespace.
