@@ -736,6 +736,7 @@ fn what_an_object_uses_and_who_uses_an_item_is_known_while_it_lasts() {
     assert_eq!(ledger.items_of(&object("b")), []);
     let used = [numbered(1), numbered(2), numbered(3)].map(|item| ledger.is_used(&item));
     assert_eq!(used, [true, false, false], "registered, only fetched, unknown");
+    assert_eq!([numbered(1), numbered(2), numbered(3)].map(|item| ledger.is_known(&item)), [true, true, false]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Step, WriteKind};
+use super::{Step, WriteKind, record::Record};
 use crate::{
     digest::DigestKey,
     engine::scene::{Scene, foreign, noon},
@@ -95,6 +95,22 @@ fn one_entry_that_fails_keeps_the_whole_target() {
 }
 
 #[test]
+fn a_message_ends_at_512_characters_and_says_how_many_entries_fail() {
+    let unknown = |detail: &str| Sighting::Value(Reading::Unknown(Fault::unavailable(detail)));
+    let detail_of = |length: usize, others: bool| {
+        let scene = converged().sees(0, unknown(&"ü".repeat(length)));
+        let scene = if others { scene.sees(1, unknown("no answer")) } else { scene };
+        scene.plan().judgement.unwrap_err().detail
+    };
+    let place = "data[password]: ".len();
+    for (more, others) in [("", false), (" (and 1 more entries)", true)] {
+        let room = 512 - place - more.len();
+        assert_eq!(detail_of(room, others), format!("data[password]: {}{more}", "ü".repeat(room)));
+        assert_eq!(detail_of(room + 1, others), format!("data[password]: {}…{more}", "ü".repeat(room - 1)));
+    }
+}
+
+#[test]
 fn what_no_retry_mends_is_shown_first() {
     let absent = Fault::absent(Reason::NotFound, "gone");
     let unknown = Sighting::Value(Reading::Unknown(Fault::unavailable("no answer")));
@@ -178,7 +194,9 @@ fn an_edited_key_is_restored_and_may_be_taken_back() {
     let fault = stubborn.plan().judgement.unwrap_err();
     assert_eq!(fault.reason, Reason::Conflict);
     assert!(fault.detail.contains("kubectl-edit"), "{}", fault.detail);
-    stubborn.now = "2026-01-01T12:05:01Z".parse().unwrap();
+    stubborn.now = "2026-01-01T12:04:59Z".parse().unwrap();
+    assert!(stubborn.plan().judgement.is_err());
+    stubborn.now = "2026-01-01T12:05:00Z".parse().unwrap();
     assert!(stubborn.plan().judgement.is_ok(), "the window has passed");
 }
 
@@ -470,6 +488,16 @@ fn a_key_whose_value_the_store_withholds_keeps_the_whole_target() {
              steps: none",
         );
     }
+}
+
+#[test]
+fn a_target_remembers_how_many_names_each_search_had() {
+    let names = ["db/user", "db/password", "db/host"];
+    let scene = searching("Retain").sees(0, seen_by_search(&names, &[("db/old", Reason::Deleted)]));
+    let Step::Write(write) = &scene.plan().steps[0] else { panic!("a write") };
+    let record = write.body.annotations.values().find_map(|text| Record::parse(text)).unwrap();
+    let judged = scene.judged();
+    assert_eq!(record.names_of(judged.verdicts[0].as_ref().unwrap().get()), Some(4), "a withheld name is there");
 }
 
 #[test]
