@@ -212,9 +212,10 @@ fn who_is_about_to_look_is_not_woken_again_but_nothing_is_lost_by_that() {
     ledger.observe(at(21), Some(&object("b")), &numbered(1), 10, found(2));
     let wakings = ledger.register(at(30), &object("b"), Some(HOUR), [holding(&numbered(1), 2), holding(&numbered(2), 1)]);
     assert_eq!(names(&wakings), [("b", Cause::Changed)]);
-    // a never reports; from the next look on it is told again.
-    let later = 11 * SECOND;
-    assert_eq!(ledger.observe(at(later), None, &numbered(1), later, found(3)).len(), 2);
+    // Neither reports; ten seconds after it was woken each is told again.
+    let (a_again, b_again) = (10 + 10 * SECOND, 30 + 10 * SECOND);
+    assert_eq!(names(&ledger.observe(at(a_again), None, &numbered(1), a_again, found(3))), [("a", Cause::Changed)]);
+    assert_eq!(names(&ledger.observe(at(b_again), None, &numbered(1), b_again, found(4))), [("b", Cause::Changed)]);
 }
 
 #[test]
@@ -254,6 +255,12 @@ fn an_asked_look_comes_now_and_always_wakes_who_asked() {
     let (looked, wakings) = look(&mut ledger, 5, "store", |_| found(1));
     assert_eq!((looked.len(), names(&wakings)), (1, vec![("a", Cause::Asked)]));
     assert_eq!(ledger.next_due("store"), None);
+    let mut ledger = settled(Timings::default(), None, &[numbered(1)]);
+    ledger.register(at(1), &object("b"), None, [holding(&numbered(1), 1)]);
+    ledger.ask(at(5), &object("a"));
+    ledger.ask(at(5), &object("b"));
+    ledger.forget(at(6), &object("b"));
+    assert_eq!(names(&look(&mut ledger, 7, "store", |_| found(1)).1), [("a", Cause::Asked)]);
     let mut ledger = settled(Timings::default(), Some(HOUR), &[]);
     assert_eq!(names(&ledger.ask(at(5), &object("a"))), [("a", Cause::Asked)], "nothing to look at is no reason to be silent");
 }
@@ -318,6 +325,8 @@ fn the_confirming_look_wakes_even_though_the_view_is_the_same() {
     let mut causes = Vec::new();
     while let Some(due) = ledger.next_due("store").filter(|due| *due <= first + 400 * SECOND) {
         causes.extend(look(&mut ledger, due, "store", |_| missing()).1.iter().map(|waking| waking.cause));
+        let is_confirmed = ledger.absence(&numbered(1)) == Absence::Confirmed;
+        assert_eq!(causes.contains(&Cause::AbsenceConfirmed), is_confirmed, "by this look and no later one");
     }
     assert_eq!(causes, [Cause::Failing, Cause::AbsenceConfirmed]);
 }
@@ -594,6 +603,22 @@ fn a_search_is_looked_at_alone() {
     }
     sizes.sort_unstable();
     assert_eq!(sizes, [(1, true), (2, false)]);
+
+    let numbered_search = |n: usize| {
+        let find = FindRef { provider: ProviderKind::File, listing: Listing::default(), regexp: Some(n.to_string()), allowed: None };
+        Item { store: "store".to_owned(), wanted: Wanted::Find(find) }
+    };
+    let items: Vec<Item> = (0..100).flat_map(|n| [numbered(n), numbered_search(n)]).collect();
+    let mut ledger = settled(Timings::default(), Some(HOUR), &items);
+    while let Some(due) = ledger.next_due("store").filter(|due| *due <= 3600 * SECOND) {
+        let chunk = ledger.take(at(due), "store", 20).unwrap();
+        let searches = chunk.items.iter().filter(|item| matches!(item.wanted, Wanted::Find(_))).count();
+        assert!(searches == 0 || chunk.items.len() == 1, "none fills a batch of values");
+        for item in &chunk.items {
+            ledger.observe(at(due), None, item, due, found(1));
+        }
+        ledger.give_back(&chunk.items);
+    }
 }
 
 #[test]

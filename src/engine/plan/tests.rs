@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Step, WriteKind, record::Record};
 use crate::{
+    cluster::target::TargetFacts,
     digest::DigestKey,
     engine::scene::{Scene, foreign, noon},
     fault::{Fault, Reason},
@@ -146,12 +147,16 @@ fn an_owner_reference_names_a_foreign_secrets_owner() {
 fn of_two_objects_the_holder_keeps_the_target_and_the_older_takes_a_free_one() {
     let other = with(spec(), "target", json!({"name": "app"}));
     let held = converged();
-    let rival = Scene::new(other.clone()).found(0, "x").found(1, "y").named("other");
-    let plan = rival.target("app", held.facts("app")).plan();
-    let fault = plan.judgement.unwrap_err();
-    assert_eq!(fault.reason, Reason::Conflict);
-    assert!(fault.detail.contains("ExternalSecret app holds Secret app"), "{}", fault.detail);
-    assert!(plan.steps.is_empty());
+    let traces: [fn(&mut TargetFacts); 3] = [|_| {}, |facts| facts.holders.clear(), |facts| facts.owners.clear()];
+    for leave in traces {
+        let mut facts = held.facts("app");
+        leave(&mut facts);
+        let plan = Scene::new(other.clone()).found(0, "x").found(1, "y").named("other").target("app", facts).plan();
+        let fault = plan.judgement.unwrap_err();
+        assert_eq!(fault.reason, Reason::Conflict);
+        assert!(fault.detail.contains("ExternalSecret app holds Secret app"), "{}", fault.detail);
+        assert!(plan.steps.is_empty());
+    }
 
     let younger = fresh().rival("older", true, &other).plan();
     let fault = younger.judgement.unwrap_err();
