@@ -99,3 +99,29 @@ fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        let mut state = Fnv::default();
+        state.byte(b'a');
+        assert_eq!(state.0, 0xaf63_dc4c_8601_ec8c, "FNV-1a of \"a\", by its authors' test vectors");
+        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0xe220_a839_7b1d_cdaf, "the first number of splitmix64 from seed 0");
+        assert!((fraction(7, 12) - fraction(0x7 ^ 0xc, 0)).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_slots_around_a_moment_are_the_nearest_ones() {
+        for (hash, period, wall) in [(5, 100, 1_234), (5, 100, 1_205), (99, 100, 3), (1_234_567, 8_000, -77), (0, 1, 9)] {
+            let (before, after) = (at_or_before(hash, period, wall), at_or_after(hash, period, wall));
+            assert!(before <= wall && wall - before < period, "{before} {wall}");
+            assert!(after >= wall && after - wall < period, "{after} {wall}");
+            for slot in [before, after] {
+                assert_eq!(slot.rem_euclid(period), phase(hash, period), "{slot}");
+            }
+        }
+    }
+}

@@ -161,7 +161,7 @@ impl Timings {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, TimingError, Timings};
+    use super::{ALL, LONGEST, TimingError, Timings};
     use std::time::Duration;
 
     #[test]
@@ -209,6 +209,15 @@ mod tests {
         let unknown = timings.set("staleness ", Duration::from_secs(1)).unwrap_err().to_string();
         assert!(unknown.contains("known are staleness, stalenessMax, denied"), "{unknown}");
         assert_eq!(timings, Timings::default());
+        timings.set("denied", LONGEST).unwrap();
+    }
+
+    #[test]
+    fn two_times_of_the_same_length_are_in_order() {
+        let mut timings = Timings::default();
+        timings.set("staleness", timings.staleness_max).unwrap();
+        timings.set("backoff", timings.backoff_max).unwrap();
+        assert_eq!(timings.check(), Ok(()));
     }
 
     #[test]

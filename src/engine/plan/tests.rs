@@ -1,15 +1,19 @@
 //! Golden plans: what is asked and seen, and the steps that follow, as people read them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use super::{Step, WriteKind, record::Record};
+use super::{Step, WriteKind, record::Record, standing};
 use crate::{
-    cluster::target::TargetFacts,
+    cluster::target::{Holder, TargetFacts},
+    crd::v1alpha1::CreationPolicy,
     digest::DigestKey,
     engine::scene::{Scene, foreign, noon},
     fault::{Fault, Reason},
     item::{Fetched, Form, Found, Reading, Sighting},
     name::{ProviderKind, RemoteKey},
+    schedule::due::TargetState,
     secret::SecretValue,
 };
 
@@ -133,6 +137,17 @@ fn a_foreign_secret_is_untouched_and_its_owner_named() {
          entry data[user] of SecretStore/main: Current Synced version 3
          steps: none",
     );
+    let detail_of = |change: fn(&mut Vec<Holder>)| {
+        let mut facts = foreign();
+        change(&mut facts.holders);
+        fresh().target("app", facts).plan().judgement.unwrap_err().detail
+    };
+    let detail = detail_of(Vec::clear);
+    assert!(detail.contains("belongs to somebody else"), "{detail}");
+    let detail = detail_of(|holders| {
+        holders.insert(0, Holder { manager: "labeler".to_owned(), is_apply: true, keys: BTreeSet::new(), time: None });
+    });
+    assert!(detail.contains("field manager helm"), "who holds data, not who was there first: {detail}");
 }
 
 #[test]
@@ -167,6 +182,33 @@ fn of_two_objects_the_holder_keeps_the_target_and_the_older_takes_a_free_one() {
 }
 
 #[test]
+fn the_state_of_a_target_is_told_from_its_metadata() {
+    let scene = converged();
+    let request = scene.judged().request;
+    let changed = |change: fn(&mut TargetFacts)| {
+        let mut facts = scene.facts("app");
+        change(&mut facts);
+        Some(facts)
+    };
+    let cases = [
+        (changed(|_| {}), TargetState::InOrder),
+        (None, TargetState::Missing),
+        (changed(|facts| facts.is_deleting = true), TargetState::Missing),
+        (changed(|facts| facts.has_label = false), TargetState::Drifted),
+        (changed(|facts| facts.records.clear()), TargetState::Drifted),
+        (Some(foreign()), TargetState::Drifted),
+    ];
+    for (facts, expected) in cases {
+        let state = |policy, was_written| {
+            standing::state(facts.as_ref(), &scene.key, &request.key, &request.uid, &request.target, policy, was_written)
+        };
+        assert_eq!(state(CreationPolicy::Owner, true), expected, "{facts:?}");
+        assert_eq!(state(CreationPolicy::Owner, false), TargetState::Unwritten, "{facts:?}");
+        assert_eq!(state(CreationPolicy::None, true), TargetState::Unwritten, "{facts:?}");
+    }
+}
+
+#[test]
 fn a_terminating_secret_is_waited_for() {
     let plan = converged().meddle("app", |facts| facts.is_deleting = true).plan();
     assert_eq!(plan.judgement.unwrap_err().reason, Reason::Conflict);
@@ -177,12 +219,7 @@ fn a_terminating_secret_is_waited_for() {
 fn an_edited_key_is_restored_and_may_be_taken_back() {
     let edited = converged().meddle("app", |facts| {
         facts.holders[0].keys.remove("user");
-        facts.holders.push(crate::cluster::target::Holder {
-            manager: "kubectl-edit".to_owned(),
-            is_apply: false,
-            keys: ["user".to_owned()].into(),
-            time: None,
-        });
+        facts.holders.push(Holder { manager: "kubectl-edit".to_owned(), is_apply: false, keys: ["user".to_owned()].into(), time: None });
     });
     golden(
         &edited,
