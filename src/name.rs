@@ -132,6 +132,20 @@ pub enum ProviderKind {
     Fake,
 }
 
+impl ProviderKind {
+    /// The provider's name, as manifests spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+            Self::Kubernetes => "kubernetes",
+            Self::File => "file",
+            Self::Env | Self::EnvNested => "env",
+            Self::Fake => "fake",
+        }
+    }
+}
+
 /// A remote key in its canonical form: two spellings of one thing compare equal, so that rules and the cache cannot be by-passed.
 ///
 /// At most 2,048 bytes. `vault` and `file`: segments between single slashes, no leading or trailing slash, no `.` or `..`

@@ -63,6 +63,7 @@ fn a_careless_schema_is_found_out() {
         "preset": {"description": "x", "type": "boolean", "default": true},
         "nothing": {"description": "x", "type": "boolean", "nullable": true},
         "untyped": {"description": "x", "x-kubernetes-preserve-unknown-fields": true},
+        "either": {"description": "x", "x-kubernetes-int-or-string": true},
         "inner": {"description": "x", "type": "array", "maxItems": 1, "x-kubernetes-list-type": "atomic",
                   "items": {"description": "x", "type": "object", "properties": {"deep": {"description": "x", "type": "string"}}}},
         "good": {"description": "x", "type": "string", "enum": ["A"]},
@@ -72,6 +73,7 @@ fn a_careless_schema_is_found_out() {
     findings.sort();
     let expected = [
         "s.anything: an object without members takes anything",
+        "s.either: no type, or unknown fields are kept",
         "s.inner[].deep: a text without maxLength",
         "s.list: a list without maxItems",
         "s.map: a map without maxProperties",
@@ -100,6 +102,7 @@ fn check(schema: &Value, path: &str, part: &str, findings: &mut Vec<String>) {
         find("a default in the schema is a permanent difference from Git");
     }
     match schema["type"].as_str() {
+        None if schema["x-kubernetes-int-or-string"] == true && has("maxLength") => {}
         Some("string") if !has("maxLength") && !has("enum") => find("a text without maxLength"),
         Some("array") if !has("maxItems") => find("a list without maxItems"),
         Some("array") if !has("x-kubernetes-list-type") => find("a list that does not say how it merges"),
@@ -166,12 +169,17 @@ fn people_find_the_kinds_by_the_names_and_columns_of_the_design() {
     let synced = &definitions["ExternalSecret"];
     assert_eq!(columns(synced, 0), ["Ready", "Reason", "Store", "Target", "Changed", "Age"]);
     assert_eq!(columns(synced, 1), ["Message"]);
+    for kind in ["SecretStore", "ClusterSecretStore"] {
+        assert_eq!(columns(&definitions[kind], 0), ["Ready", "Reason", "Provider", "Age"], "{kind}");
+        assert_eq!(columns(&definitions[kind], 1), ["Message"], "{kind}");
+    }
 }
 
 #[test]
 fn an_object_that_nobody_looked_at_yet_is_in_progress() {
-    let definitions = definitions();
-    let status = &schema(&definitions["ExternalSecret"])["properties"]["status"];
-    assert_eq!(status["default"], json!({"observedGeneration": -1}));
-    assert_eq!(definitions["ExternalSecret"]["spec"]["versions"][0]["subresources"], json!({"status": {}}));
+    for (kind, definition) in definitions() {
+        let status = &schema(&definition)["properties"]["status"];
+        assert_eq!(status["default"], json!({"observedGeneration": -1}), "{kind}");
+        assert_eq!(definition["spec"]["versions"][0]["subresources"], json!({"status": {}}), "{kind}");
+    }
 }

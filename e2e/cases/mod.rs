@@ -18,6 +18,7 @@ mod ownership;
 mod parameters;
 mod refresh;
 mod schedule;
+mod stores;
 mod synced;
 mod tenancy;
 mod vault_leases;

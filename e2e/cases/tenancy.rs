@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
+use keyferry::crd::v1alpha1::SecretStore;
+
 use super::whole_values;
 use crate::backends::openbao::OpenBao;
 use crate::harness::{Canary, Cluster, Settings, World};
@@ -110,6 +112,8 @@ async fn a_store_and_a_credential_of_another_namespace_are_out_of_reach() {
     assert!(message.contains("theirs"), "{message}");
 
     let vault = world.vault().await;
+    // What its own store asks with its own token.
+    world.cluster.store_says(&vault.name, "True", "Synced").await;
     let token = Canary::new();
     other.apply(&format!("kind: Secret\nmetadata: {{name: token}}\nstringData: {{token: {}}}", "other-token-0123456789")).await;
     drop(token);
@@ -124,6 +128,11 @@ async fn a_store_and_a_credential_of_another_namespace_are_out_of_reach() {
     if world.cluster.try_apply(&store).await.is_ok() {
         world.cluster.apply(&object("thief", "thief")).await;
         world.cluster.external("thief", "to be refused", |object| crate::harness::cluster::condition_is(object, "Ready", "False")).await;
+        let is_refused = |store: Option<&SecretStore>| {
+            let conditions = store.iter().filter_map(|store| store.status.as_ref()).flat_map(|status| &status.conditions);
+            conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.reason == "NotAllowed")
+        };
+        world.cluster.until::<SecretStore>("thief", "to say that it is not allowed", is_refused).await;
         world.a_while().await;
     }
     assert_eq!(vault.proxy.calls().len(), before, "nothing was sent");

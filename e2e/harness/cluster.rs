@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::object::HasStatus;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use keyferry::crd::v1alpha1::{ExternalParameter, ExternalSecret, SyncStatus};
+use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalParameter, ExternalSecret, SyncStatus};
 
 /// The kinds of objects that become a target.
 pub trait Served:
@@ -163,6 +164,22 @@ impl Cluster {
         message_of(&self.served(name, &words, is_so).await, "Ready")
     }
 
+    /// Waits until a ClusterSecretStore is as wanted.
+    pub async fn store(&self, name: &str, words: &str, mut condition: impl FnMut(&ClusterSecretStore) -> bool) -> ClusterSecretStore {
+        let api = Api::<ClusterSecretStore>::all(self.client.clone());
+        until(api, name, words, |store| store.is_some_and(&mut condition)).await.expect("the condition wants one")
+    }
+
+    /// Waits until a ClusterSecretStore says Ready with that status and reason of its present generation, and returns the message.
+    pub async fn store_says(&self, name: &str, ready: &str, reason: &str) -> String {
+        let is_so = |store: &ClusterSecretStore| {
+            let ready_now = store_ready(store).filter(|ready| ready.observed_generation == store.metadata.generation);
+            ready_now.is_some_and(|now| now.status == ready && now.reason == reason)
+        };
+        let store = self.store(name, &format!("to say Ready={ready}, {reason}"), is_so).await;
+        store_ready(&store).map(|ready| ready.message.clone()).unwrap_or_default()
+    }
+
     /// Waits until the Secret holds exactly this.
     pub async fn holds(&self, name: &str, data: &[(&str, &[u8])]) -> Secret {
         let wanted: BTreeMap<String, Vec<u8>> = data.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec())).collect();
@@ -177,6 +194,11 @@ impl Cluster {
         let map = self.until::<ConfigMap>(name, "to hold the wanted data", |map| map.is_some_and(|map| parameters_of(map) == wanted)).await;
         map.expect("the condition wants one")
     }
+}
+
+/// The condition Ready of a store.
+pub fn store_ready(store: &ClusterSecretStore) -> Option<&Condition> {
+    store.status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == "Ready")
 }
 
 /// The bytes of a Secret.

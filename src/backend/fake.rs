@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    backend::{Backend, List, not_found},
+    backend::{Backend, List, Traits, not_found},
     crd::v1alpha1::FakeProvider,
     fault::{Fault, Reason},
     item::{Fetched, Form, Reading},
@@ -51,6 +51,10 @@ impl Backend for Fake {
 
     async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
         refs.iter().map(|wanted| self.read(wanted)).collect()
+    }
+
+    async fn check(&self) -> Result<Traits, Fault> {
+        Ok(Traits { has_versions: true })
     }
 
     fn lister(&self) -> Option<&dyn List> {

@@ -34,6 +34,15 @@ pub trait Backend: Send + Sync {
     /// Exactly one reading per reference, in the same order. Never panics on what a server answers; keeps its own deadline.
     async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading>;
 
+    /// Whether the store can be used as it is configured: reachable, logged in, the right engine. Reads no value, and costs the system
+    /// as little as it can. What depends on nothing outside the process passes.
+    ///
+    /// # Errors
+    /// The fault that every look at the store would meet.
+    async fn check(&self) -> Result<Traits, Fault> {
+        Ok(Traits::default())
+    }
+
     /// The power to list names, if the system has it.
     fn lister(&self) -> Option<&dyn List> {
         None
@@ -56,6 +65,13 @@ pub trait Backend: Send + Sync {
     fn changes(&self) -> Option<BoxStream<'static, Hint>> {
         None
     }
+}
+
+/// What a check found out about a system that its powers do not show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Older versions of a value can be asked for.
+    pub has_versions: bool,
 }
 
 /// The power to list.

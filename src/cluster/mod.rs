@@ -3,6 +3,7 @@
 pub mod account;
 pub mod error;
 pub mod lease;
+mod store;
 pub mod target;
 pub mod watch;
 
@@ -16,7 +17,7 @@ use std::{
 
 use k8s_openapi::{
     api::{
-        core::v1::{ConfigMap, Secret},
+        core::v1::{ConfigMap, ObjectReference, Secret},
         events::v1::Event,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -410,14 +411,18 @@ impl Cluster {
     /// See [`ClusterError`]; an event that cannot be written is not worth a retry.
     pub async fn publish(&self, object: &SyncObject, event: &EventText) -> Result<(), ClusterError> {
         let key = object.key();
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &key.namespace);
+        self.create_event(&key.namespace, &key.name, object.reference(), event).await
+    }
+
+    async fn create_event(&self, namespace: &str, name: &str, regarding: ObjectReference, event: &EventText) -> Result<(), ClusterError> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let body = Event {
-            metadata: ObjectMeta { generate_name: Some(format!("{}-", key.name)), ..Default::default() },
+            metadata: ObjectMeta { generate_name: Some(format!("{name}-")), ..Default::default() },
             action: Some(event.action.to_owned()),
             event_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(event.time)),
             note: Some(event.note.clone()),
             reason: Some(event.reason.to_owned()),
-            regarding: Some(object.reference()),
+            regarding: Some(regarding),
             reporting_controller: Some("keyferry.dev/keyferry".to_owned()),
             reporting_instance: Some("keyferry".to_owned()),
             type_: Some(if event.is_warning { "Warning" } else { "Normal" }.to_owned()),

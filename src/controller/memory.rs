@@ -80,6 +80,11 @@ impl Memory {
         }
     }
 
+    /// Somebody wants a look from that moment on.
+    pub fn ask(&mut self, not_before: Instant) {
+        self.wake = Some(self.wake.map_or(not_before, |known| known.max(not_before)));
+    }
+
     /// The pause after another failure: doubles from `first` to `longest`.
     pub fn fail(&mut self, first: Duration, longest: Duration) -> Duration {
         let pause = first.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(longest);
@@ -107,8 +112,9 @@ impl Memories {
     /// Notes that somebody wants a look; an object that is gone stays forgotten.
     pub fn wake(&self, object: &ObjectKey, not_before: Instant) {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(memory) = map.get_mut(object) else { return };
-        memory.wake = Some(memory.wake.map_or(not_before, |known| known.max(not_before)));
+        if let Some(memory) = map.get_mut(object) {
+            memory.ask(not_before);
+        }
     }
 
     /// Forgets an object that is gone.

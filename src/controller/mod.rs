@@ -6,6 +6,7 @@ pub mod memory;
 mod objects;
 mod reconcile;
 mod rooms;
+mod stores;
 mod triggers;
 
 use std::{
@@ -25,24 +26,34 @@ use kube::runtime::{
     reflector::{ObjectRef, Store},
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::Settings,
     cluster::{Cluster, ClusterError},
-    crd::v1alpha1::SyncObject,
+    crd::{
+        condition::{FRESH, READY},
+        v1alpha1::SyncObject,
+    },
     digest::DigestKey,
-    engine::{fetch::Sessions, resolve::World},
+    engine::{
+        fetch::Sessions,
+        resolve::{World, stores_of},
+    },
     governor::{Governor, Limits},
     metrics::{Health, Metrics},
-    name::{ObjectKey, ObjectKind},
+    name::{ObjectKey, ObjectKind, StoreName},
     refresh::{MayLook, Refresh, Wake},
     schedule::{Timings, WallClock},
 };
 use memory::Memories;
 use objects::{Objects, Trigger, Triggers};
 use rooms::Rooms;
+use stores::{StoreMemories, StoreTrigger};
 use triggers::Watches;
 
 /// Everything that the controller needs to run.
@@ -92,6 +103,8 @@ struct Context {
     key: DigestKey,
     timings: Timings,
     memories: Memories,
+    objects: Objects,
+    stores: StoreMemories,
     metrics: Metrics,
     clock: WallClock,
     trigger: Trigger,
@@ -103,6 +116,24 @@ struct Context {
 
 /// Fewest objects that wait for one store at the same time, however few workers there are.
 const LEAST_ROOM: usize = 4;
+
+impl Context {
+    /// A store is well again: whoever fails, and uses it, looks at once. The governor spreads what that costs.
+    fn wake_failing_users(&self, store: &StoreName) {
+        let now = Instant::now();
+        for object in self.objects.all().iter().filter(|object| is_failing(object) && stores_of(object).contains(store)) {
+            let key = object.key();
+            self.memories.with(&key, object.metadata().uid.as_deref().unwrap_or_default(), |memory| memory.ask(now));
+            self.trigger.send(&key);
+        }
+    }
+}
+
+/// Whether the status tells of a fault.
+fn is_failing(object: &SyncObject) -> bool {
+    let conditions = object.status().conditions;
+    conditions.iter().filter(|condition| matches!(condition.type_.as_str(), READY | FRESH)).any(|condition| condition.status == "False")
+}
 
 /// The objects that existed at start and were not yet reconciled once: until all were, the caught-up mark stays. Cheap to clone.
 #[derive(Clone, Default)]
@@ -143,10 +174,12 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     let limits = Limits::new(setup.store_concurrency, setup.settings.call_timeout, &setup.timings);
     let governor = Governor::new(limits, setup.clock.clone(), &setup.metrics);
     let (refresh, wakes) = Refresh::new(key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
-    let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings), setup.metrics.clone());
-    let (trigger, triggers) = Trigger::new();
+    let (signs, felt) = unbounded_channel();
+    let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings), setup.metrics.clone(), signs);
+    let ((trigger, triggers), (store_trigger, inbox)) = (Trigger::new(), StoreTrigger::new(felt));
     let arrivals = Arrivals::default();
-    let watches = Watches::new(&setup.cluster, &setup.kinds, setup.protected, trigger, sessions.clone(), refresh.clone(), arrivals.clone());
+    let both = (trigger, store_trigger);
+    let watches = Watches::new(&setup.cluster, &setup.kinds, setup.protected, both, sessions.clone(), refresh.clone(), arrivals.clone());
     let mut background = tokio::spawn(watches.tasks);
     tokio::select! {
         is_synced = watches.synced => if !is_synced { return Err(ControllerError::WatchEnded) },
@@ -164,6 +197,8 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
         key,
         timings: setup.timings,
         memories: watches.memories,
+        objects: watches.objects.clone(),
+        stores: watches.stores,
         metrics: setup.metrics,
         clock: setup.clock,
         rooms: Rooms::new(watches.trigger.clone()),
@@ -177,8 +212,10 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     let may_look: MayLook = Arc::new(move || !timings.is_silent(leader.remaining()));
     let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone(), setup.health, may_look));
     let mut waking = tokio::spawn(forward(wakes, context.memories.clone(), context.trigger.clone()));
+    let of_objects = reconciles(Arc::clone(&context), watches.objects, triggers, setup.concurrency, shutdown.clone());
+    let of_stores = stores::run(context, inbox, shutdown);
     let ended = tokio::select! {
-        () = reconciles(context, watches.objects, triggers, setup.concurrency, shutdown) => Ok(()),
+        _ = futures::future::join(of_objects, of_stores) => Ok(()),
         _ = background => Err(ControllerError::WatchEnded),
         _ = poller => Err(ControllerError::PollerEnded),
         _ = &mut waking => Err(ControllerError::PollerEnded),

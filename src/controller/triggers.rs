@@ -18,6 +18,7 @@ use super::{
     Arrivals,
     memory::Memories,
     objects::{ObjectEvents, Objects, Trigger},
+    stores::{StoreMemories, StoreTrigger},
 };
 use crate::{
     access::{Holder, HolderKind},
@@ -40,6 +41,7 @@ pub struct Watches {
     pub objects: Objects,
     pub world: World,
     pub memories: Memories,
+    pub stores: StoreMemories,
     pub trigger: Trigger,
     /// All of them; ends only when one of them does.
     pub tasks: BoxFuture<'static, ()>,
@@ -53,7 +55,7 @@ impl Watches {
         cluster: &Cluster,
         kinds: &BTreeSet<ObjectKind>,
         protected: BTreeSet<String>,
-        trigger: Trigger,
+        (trigger, store_trigger): (Trigger, StoreTrigger),
         sessions: Sessions,
         refresh: Refresh,
         arrivals: Arrivals,
@@ -70,12 +72,14 @@ impl Watches {
             claims: Claims::default(),
             protected: Arc::new(protected),
         };
-        let memories = Memories::default();
+        let (memories, stores) = (Memories::default(), StoreMemories::default());
         let watcher = Watcher {
             objects: objects.clone(),
             world: world.clone(),
             memories: memories.clone(),
+            stores: stores.clone(),
             trigger: trigger.clone(),
+            store_trigger,
             sessions,
             refresh,
             arrivals,
@@ -94,7 +98,7 @@ impl Watches {
         tasks.push(watcher.clone().stores(cluster_store_events, shared).boxed());
         tasks.push(watcher.namespaces(namespace_events).boxed());
         let synced = synced(world.clone(), objects.clone(), listed).boxed();
-        Self { objects, world, memories, trigger, tasks: select_all(tasks).map(drop).boxed(), synced }
+        Self { objects, world, memories, stores, trigger, tasks: select_all(tasks).map(drop).boxed(), synced }
     }
 }
 
@@ -112,7 +116,9 @@ struct Watcher {
     objects: Objects,
     world: World,
     memories: Memories,
+    stores: StoreMemories,
     trigger: Trigger,
+    store_trigger: StoreTrigger,
     sessions: Sessions,
     refresh: Refresh,
     arrivals: Arrivals,
@@ -234,6 +240,10 @@ impl Watcher {
                 if let Some(uid) = uids.remove(store) {
                     self.sessions.close(&uid);
                 }
+                self.stores.remove(store);
+            }
+            for store in &news.changed {
+                self.store_trigger.send(store);
             }
             if let Some(uid) = confirmed {
                 self.refresh.confirm_absence(&uid);
@@ -308,7 +318,11 @@ impl Watcher {
             TargetKind::ConfigMap => HolderKind::ConfigMap,
         };
         let holder = Holder { kind, namespace: name.namespace.clone(), name: name.name.clone() };
-        self.wake_users(&self.sessions.invalidate(&holder, version));
+        let stores = self.sessions.invalidate(&holder, version);
+        for store in &stores {
+            self.store_trigger.send(store);
+        }
+        self.wake_users(&stores);
     }
 }
 

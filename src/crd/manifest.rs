@@ -47,11 +47,12 @@ fn finish(mut crd: CustomResourceDefinition) -> Manifest {
     Manifest { file: format!("{}.yaml", crd.spec.names.plural), crd }
 }
 
-/// Brings a generated schema into the form that suits an API server and Git: no nulls, descriptions on one line, every list with
+/// Brings a generated schema into the form that suits an API server and Git: no nulls, no defaults of the code, descriptions on one line, every list with
 /// its type, every time with its bound.
 fn tidy(schema: &mut JSONSchemaProps) {
     // An explicit null is a mistake that names its field; in a nullable field it would count as set in the rules.
     schema.nullable = None;
+    schema.default = None;
     if let Some(values) = &mut schema.enum_ {
         values.retain(|value| !value.0.is_null());
     }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
 use crate::{
     access::{CredentialRefs, Granted, Holder, provider_kind},
@@ -17,7 +17,7 @@ use crate::{
         token::AccountTokens,
     },
     fault::{Class, Fault, Reason},
-    governor::{Counted, Governor, Look, Own, Priority, Session, SessionId},
+    governor::{Counted, Governor, Look, Own, Priority, Pulse, Session, SessionId, Sign},
     item::Item,
     metrics::Metrics,
     name::StoreName,
@@ -30,6 +30,8 @@ pub struct Sessions {
     governor: Governor,
     settings: Arc<Settings>,
     metrics: Metrics,
+    /// Who hears how looks at a store go.
+    signs: UnboundedSender<(StoreName, Sign)>,
     /// Secrets and ConfigMaps that stores refer to. Values live in the sessions only.
     holders: Arc<Mutex<HashMap<Holder, Known>>>,
 }
@@ -52,8 +54,14 @@ pub type Connected = BTreeMap<StoreName, Result<Session, Fault>>;
 
 impl Sessions {
     #[must_use]
-    pub fn new(cluster: Cluster, governor: Governor, settings: Arc<Settings>, metrics: Metrics) -> Self {
-        Self { cluster, governor, settings, metrics, holders: Arc::default() }
+    pub fn new(
+        cluster: Cluster,
+        governor: Governor,
+        settings: Arc<Settings>,
+        metrics: Metrics,
+        signs: UnboundedSender<(StoreName, Sign)>,
+    ) -> Self {
+        Self { cluster, governor, settings, metrics, signs, holders: Arc::default() }
     }
 
     /// Notes that a Secret or ConfigMap has another version now (none: it is gone); the stores whose credential it holds, if that is
@@ -78,6 +86,14 @@ impl Sessions {
         self.governor.close(store_uid);
     }
 
+    /// Opens or reuses the session of a store for its own sake.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn open(&self, name: &StoreName, view: &StoreView) -> Result<Session, Fault> {
+        self.session(name, view, &view.credential()?).await
+    }
+
     /// Opens or reuses the session of every store that the request may use.
     pub async fn connect(&self, judged: &Judged) -> Connected {
         let mut connected = BTreeMap::new();
@@ -98,7 +114,7 @@ impl Sessions {
         let holders = granted.get().holders();
         if holders.is_empty() {
             let credentials = Credentials { tokens: self.tokens(granted), ..Credentials::default() };
-            return self.governor.session(id(String::new()), own, || self.open(name, provider, own, &credentials));
+            return self.governor.session(id(String::new()), own, || self.backend(name, provider, own, &credentials));
         }
         let opened = |version: String| self.governor.session(id(version), own, || Err(Fault::unavailable("not open yet"))).ok();
         if let Some(session) = self.known_versions(&holders).and_then(&opened) {
@@ -113,17 +129,26 @@ impl Sessions {
             return Ok(session);
         }
         let (versions, credentials) = self.read_all(granted).await?;
-        self.governor.session(id(versions), own, || self.open(name, provider, own, &credentials))
+        self.governor.session(id(versions), own, || self.backend(name, provider, own, &credentials))
     }
 
-    fn open(&self, name: &StoreName, provider: Provider<'_>, own: Own<'_>, credentials: &Credentials) -> Result<Arc<dyn Backend>, Fault> {
+    fn backend(
+        &self,
+        name: &StoreName,
+        provider: Provider<'_>,
+        own: Own<'_>,
+        credentials: &Credentials,
+    ) -> Result<Arc<dyn Backend>, Fault> {
         let call_timeout = self.governor.call_timeout(own);
         let backend = if call_timeout == self.settings.call_timeout {
             backend::open(name, provider, credentials, &self.settings)?
         } else {
             backend::open(name, provider, credentials, &Settings { call_timeout, ..(*self.settings).clone() })?
         };
-        Ok(Arc::new(Counted::new(backend, provider_kind(provider), self.metrics.clone())))
+        let (signs, store) = (self.signs.clone(), name.clone());
+        // A closed channel means that the process is ending.
+        let pulse = Pulse::new(move |sign| drop(signs.send((store.clone(), sign))));
+        Ok(Arc::new(Counted::new(backend, provider_kind(provider), self.metrics.clone(), pulse)))
     }
 
     fn tokens(&self, granted: &Granted<CredentialRefs>) -> Option<Arc<dyn TokenSource>> {

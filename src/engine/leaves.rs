@@ -337,6 +337,12 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     add(".ttl", json!("1m"), json!("2m"));
     add(".maxEntries", json!(10), Value::Null);
     rows.push(Row::new(format!("{kind}.spec.allowedKeys[]"), &bound, [json!("do*"), json!("{namespace}/**")]));
+    rows.push(Row::new(format!("{kind}.spec.refreshInterval"), &specs, [json!("30s"), json!(60)]));
+    rows.push(Row::new(format!("{kind}.spec.retrySettings"), &specs, [json!({"maxRetries": 0}), Value::Null]));
+    let mut retrying = specs.clone();
+    retrying.of(kind)["retrySettings"] = json!({});
+    rows.push(Row::new(format!("{kind}.spec.retrySettings.maxRetries"), &retrying, [json!(1), json!(2)]));
+    rows.push(Row::new(format!("{kind}.spec.retrySettings.retryInterval"), &retrying, [json!("10s"), Value::Null]));
     rows
 }
 
@@ -522,7 +528,9 @@ async fn story(specs: &Specs) -> String {
 
 fn decisions(judged: &Judged) -> String {
     let request = &judged.request;
-    let mut text = format!("verdicts {:?}\ncredentials {:?}\nlooks at {:?}\n", judged.verdicts, judged.credentials, looks(judged));
+    let (verdicts, credentials) = (&judged.verdicts, &judged.credentials);
+    let mut text =
+        format!("verdicts {verdicts:?}\ncredentials {credentials:?}\nlooks at {:?}\nchecks at {:?}\n", looks(judged), checks(judged));
     let defaults = Limits::new(16, Duration::from_secs(20), &Timings::default());
     let manners = request.stores.values().flatten().map(|store| defaults.manner(store.own()));
     let _ = writeln!(text, "asks {:?}", manners.collect::<Vec<_>>());
@@ -545,6 +553,17 @@ fn looks(judged: &Judged) -> Vec<(String, Option<i64>)> {
     let enrolments = items.iter().map(|item| Enrolment { item: item.clone(), known, failing: None });
     ledger.register(now, &judged.request.key, judged.request.interval, enrolments);
     items.iter().map(|item| (item.store.clone(), ledger.next_due(&item.store))).collect()
+}
+
+/// When the login of each store is checked next: while all is well, and after one to three failures.
+fn checks(judged: &Judged) -> Vec<String> {
+    let stores = judged.request.stores.values().flatten();
+    let told = stores.map(|store| {
+        let checking = store.checking().expect("a spec that was admitted");
+        let again = |failures| checking.again(&Fault::unavailable("down"), failures, store.uid(), &Timings::default());
+        format!("{:?} {:?}", checking.regular(store.uid(), noon()), [again(1), again(2), again(3)])
+    });
+    told.collect()
 }
 
 /// The plan as people read it, with the values of the fixture.

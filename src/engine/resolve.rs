@@ -19,7 +19,7 @@ use crate::{
         condition,
         v1alpha1::{
             ClusterSecretStore, CreationPolicy, DeletionPolicy, Entry, Provider, REFRESH_ANNOTATION, RefreshPolicy, SecretStore,
-            SyncObject, SyncStatus,
+            StoreStatus, SyncObject, SyncStatus,
         },
     },
     digest::sha256_hex,
@@ -27,7 +27,7 @@ use crate::{
     governor::Own,
     item::Item,
     name::{ObjectKey, StoreName},
-    schedule::duration,
+    schedule::{check::Checking, duration},
 };
 
 /// How often a value is looked at when the object does not say: one hour.
@@ -135,7 +135,30 @@ pub enum StoreView {
     Cluster(Arc<ClusterSecretStore>),
 }
 
+impl From<Arc<SecretStore>> for StoreView {
+    fn from(store: Arc<SecretStore>) -> Self {
+        Self::Namespaced(store)
+    }
+}
+
+impl From<Arc<ClusterSecretStore>> for StoreView {
+    fn from(store: Arc<ClusterSecretStore>) -> Self {
+        Self::Cluster(store)
+    }
+}
+
 impl StoreView {
+    /// Its own name.
+    #[must_use]
+    pub fn name(&self) -> StoreName {
+        let metadata = self.metadata();
+        let name = metadata.name.clone().unwrap_or_default();
+        match self {
+            Self::Namespaced(_) => StoreName::Namespaced { namespace: metadata.namespace.clone().unwrap_or_default(), name },
+            Self::Cluster(_) => StoreName::Cluster { name },
+        }
+    }
+
     #[must_use]
     pub fn uid(&self) -> &str {
         self.metadata().uid.as_deref().unwrap_or_default()
@@ -144,6 +167,44 @@ impl StoreView {
     #[must_use]
     pub fn generation(&self) -> i64 {
         self.metadata().generation.unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn resource_version(&self) -> &str {
+        self.metadata().resource_version.as_deref().unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.metadata().deletion_timestamp.is_some()
+    }
+
+    #[must_use]
+    pub fn status(&self) -> Option<&StoreStatus> {
+        match self {
+            Self::Namespaced(store) => store.status.as_ref(),
+            Self::Cluster(store) => store.status.as_ref(),
+        }
+    }
+
+    /// When its login is to be checked.
+    ///
+    /// # Errors
+    /// `InvalidSpec` naming the field that cannot be used.
+    pub fn checking(&self) -> Result<Checking, Fault> {
+        let (interval, settings) = match self {
+            Self::Namespaced(store) => (&store.spec.refresh_interval, &store.spec.retry_settings),
+            Self::Cluster(store) => (&store.spec.refresh_interval, &store.spec.retry_settings),
+        };
+        Checking::of(interval.as_ref(), settings.as_ref())
+    }
+
+    /// What its `auth` names, judged.
+    ///
+    /// # Errors
+    /// `NotAllowed` or `InvalidSpec` naming the field.
+    pub fn credential(&self) -> Result<Granted<CredentialRefs>, Fault> {
+        access::credential(&self.seen(&self.name()))
     }
 
     /// The annotation of that name.

@@ -1,12 +1,13 @@
-//! Counts what a backend was called for, what came of it, and how long it took.
+//! Counts what a backend was called for, what came of it, and how long it took, and tells when its calls begin to go otherwise.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use super::Pulse;
 use crate::{
-    backend::{Backend, List, Probe, Write},
+    backend::{Backend, List, Probe, Traits, Write},
     fault::Fault,
     item::{Hint, Reading},
     metrics::{Metrics, Operation},
@@ -18,11 +19,12 @@ pub struct Counted {
     backend: Arc<dyn Backend>,
     provider: ProviderKind,
     metrics: Metrics,
+    pulse: Pulse,
 }
 
 impl Counted {
-    pub fn new(backend: Arc<dyn Backend>, provider: ProviderKind, metrics: Metrics) -> Self {
-        Self { backend, provider, metrics }
+    pub fn new(backend: Arc<dyn Backend>, provider: ProviderKind, metrics: Metrics, pulse: Pulse) -> Self {
+        Self { backend, provider, metrics, pulse }
     }
 
     fn begin(&self, operation: Operation) -> Call<'_> {
@@ -40,8 +42,12 @@ struct Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let Counted { provider, metrics, .. } = self.counted;
+        let Counted { provider, metrics, pulse, .. } = self.counted;
         metrics.backend_call(*provider, self.operation, self.fault.as_ref(), self.began.elapsed());
+        match self.operation {
+            Operation::Check => pulse.settle(self.fault.as_ref()),
+            Operation::Read | Operation::List => pulse.note(self.fault.as_ref()),
+        }
     }
 }
 
@@ -60,6 +66,13 @@ impl Backend for Counted {
             self.metrics.looked(fault_of(reading));
         }
         readings
+    }
+
+    async fn check(&self) -> Result<Traits, Fault> {
+        let mut call = self.begin(Operation::Check);
+        let checked = self.backend.check().await;
+        call.fault = checked.as_ref().err().cloned();
+        checked
     }
 
     fn lister(&self) -> Option<&dyn List> {
@@ -116,7 +129,7 @@ fn fault_of(reading: &Reading) -> Option<&Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Backend, Counted, Fault, Metrics, ProviderKind, Reading, RemoteKey, RemoteRef};
+    use super::{Backend, Counted, Fault, Metrics, ProviderKind, Pulse, Reading, RemoteKey, RemoteRef};
     use async_trait::async_trait;
     use std::{future::pending, sync::Arc};
 
@@ -143,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_counts_once_and_each_reading_counts_as_a_look() {
         let metrics = Metrics::new();
-        let counted = Counted::new(Arc::new(Fixed(Some(Fault::access_denied("x")))), ProviderKind::Fake, metrics.clone());
+        let counted = Counted::new(Arc::new(Fixed(Some(Fault::access_denied("x")))), ProviderKind::Fake, metrics.clone(), Pulse::new(drop));
         assert_eq!((counted.fetch(&two()).await.len(), counted.batch_size()), (2, 7));
         let page = metrics.render();
         for line in [
@@ -158,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_is_given_up_counts_as_unavailable() {
         let metrics = Metrics::new();
-        let counted = Counted::new(Arc::new(Fixed(None)), ProviderKind::Fake, metrics.clone());
+        let counted = Counted::new(Arc::new(Fixed(None)), ProviderKind::Fake, metrics.clone(), Pulse::new(drop));
         let refs = two();
         let mut call = Box::pin(counted.fetch(&refs));
         assert!(futures::poll!(&mut call).is_pending());

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     backend::Backend,
     cache::{Allowance, Kept, Reserve, Table},
+    crd::v1alpha1::Capabilities,
     fault::{Class, Fault, Reason, quote},
     item::{Hint, Item, Listing, Reading, Versions, Wanted},
     metrics::{How, Sharing, Tally},
@@ -93,6 +94,7 @@ struct Inner {
     manner: Manner,
     /// Opened with the session, before anything is read: what changes between a read and the first listener is hinted at too.
     hints: Mutex<Option<BoxStream<'static, Hint>>>,
+    gives_hints: bool,
     /// The store went down or came back.
     turned: Notify,
     jitter: RandomState,
@@ -156,7 +158,9 @@ struct Call {
 impl Lane {
     /// `former` is the lane to the same store that this one replaces: what the store said of its pace goes on.
     pub fn new(backend: Arc<dyn Backend>, manner: Manner, former: Option<&Self>, sharing: Sharing) -> Self {
-        let hints = Mutex::new(backend.changes());
+        let hints = backend.changes();
+        let gives_hints = hints.is_some();
+        let hints = Mutex::new(hints);
         let (pace, refusal) = match former.map(Self::state) {
             Some(former) => (former.pace.limited(manner.rate), former.refusal.clone()),
             None => (Pace::new(manner.rate, manner.longest_hold), None),
@@ -179,7 +183,7 @@ impl Lane {
             down: None,
             sharing: sharing.clone(),
         });
-        Self(Arc::new(Inner { backend, manner, hints, turned: Notify::new(), jitter: RandomState::new(), sharing, state }))
+        Self(Arc::new(Inner { backend, manner, hints, gives_hints, turned: Notify::new(), jitter: RandomState::new(), sharing, state }))
     }
 
     pub fn batch_size(&self) -> usize {
@@ -251,6 +255,21 @@ impl Lane {
     pub fn release(&self, wanted: RemoteRef) {
         let lane = self.clone();
         tokio::spawn(async move { lane.guarded(lane.0.backend.release(&wanted)).await });
+    }
+
+    /// What the store can do, once its login was checked. No backend rotates in this build.
+    pub async fn check(&self) -> Result<Capabilities, Fault> {
+        let traits = self.guarded(self.0.backend.check()).await??;
+        Ok(Capabilities {
+            read: true,
+            list: self.0.backend.lister().is_some(),
+            batch: self.batch_size() > 1,
+            probe: self.0.backend.prober().is_some(),
+            write: self.0.backend.writer().is_some(),
+            versions: traits.has_versions,
+            events: self.0.gives_hints,
+            ..Capabilities::default()
+        })
     }
 
     /// Asks, or joins who has asked: what is kept or under way is good enough if its call began at or after `not_before`. All are

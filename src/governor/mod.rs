@@ -7,6 +7,7 @@ mod counted;
 mod lane;
 mod pace;
 mod probe;
+mod pulse;
 mod queue;
 mod search;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use crate::{
     access::Granted,
     backend::Backend,
     cache::{Allowance, Kept},
-    crd::v1alpha1::{StoreCache, StoreLimits},
+    crd::v1alpha1::{Capabilities, StoreCache, StoreLimits},
     fault::Fault,
     item::{Hint, Item, Reading, Sighting, Versions, Wanted},
     metrics::{Metrics, Sharing},
@@ -38,6 +39,7 @@ pub use counted::Counted;
 pub use lane::Manner;
 use lane::{Answer, Asked, Lane};
 use pace::Rate;
+pub use pulse::{Pulse, Sign};
 pub use queue::Queue;
 use search::Lists;
 
@@ -280,6 +282,15 @@ impl Session {
         if let Wanted::Value(value) = &item.wanted {
             self.lane.release(value.clone());
         }
+    }
+
+    /// Checks that the store can be used, reading no value; what it can do. Not counted against the calls in flight: a store that
+    /// hangs must not hide that it does.
+    ///
+    /// # Errors
+    /// The fault that every look would meet.
+    pub async fn check(&self) -> Result<Capabilities, Fault> {
+        self.lane.check().await
     }
 
     /// Exactly one look per item, in the same order.

@@ -61,6 +61,8 @@ impl Stage {
 pub enum Operation {
     Read,
     List,
+    /// A login check, which reads no value.
+    Check,
 }
 
 impl Operation {
@@ -68,6 +70,7 @@ impl Operation {
         match self {
             Self::Read => "read",
             Self::List => "list",
+            Self::Check => "check",
         }
     }
 }
@@ -78,6 +81,7 @@ pub enum Write {
     TargetApply,
     TargetDelete,
     Status,
+    StoreStatus,
     Event,
     Lease,
     DigestKey,
@@ -89,6 +93,7 @@ impl Write {
             Self::TargetApply => "target_apply",
             Self::TargetDelete => "target_delete",
             Self::Status => "status",
+            Self::StoreStatus => "store_status",
             Self::Event => "event",
             Self::Lease => "lease",
             Self::DigestKey => "digest_key",
@@ -211,7 +216,7 @@ impl Metrics {
 
     /// A call to a backend ended.
     pub fn backend_call(&self, provider: ProviderKind, operation: Operation, fault: Option<&Fault>, took: Duration) {
-        let provider = provider_name(provider);
+        let provider = provider.as_str();
         let operation = operation.as_str();
         let outcome = outcome(fault);
         self.calls.get_or_create(&CallLabels { provider, operation, outcome }).inc();
@@ -260,16 +265,6 @@ impl Metrics {
 
 fn outcome(fault: Option<&Fault>) -> &'static str {
     fault.map_or(Reason::Synced, |fault| fault.reason).as_str()
-}
-
-const fn provider_name(provider: ProviderKind) -> &'static str {
-    match provider {
-        ProviderKind::Vault => "vault",
-        ProviderKind::Kubernetes => "kubernetes",
-        ProviderKind::File => "file",
-        ProviderKind::Env | ProviderKind::EnvNested => "env",
-        ProviderKind::Fake => "fake",
-    }
 }
 
 #[cfg(test)]

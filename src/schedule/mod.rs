@@ -4,6 +4,7 @@
 //! wall time from 1970.
 
 mod brake;
+pub mod check;
 pub mod due;
 pub mod duration;
 mod ledger;

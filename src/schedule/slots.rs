@@ -60,6 +60,14 @@ pub fn hash(item: &Item) -> u64 {
     mix(state.0)
 }
 
+/// A store's own place in every period.
+#[must_use]
+pub fn hash_of_store(uid: &str) -> u64 {
+    let mut state = Fnv::default();
+    state.text(uid);
+    mix(state.0)
+}
+
 /// A fraction of one that belongs to the item and the n-th time something happens to it.
 #[must_use]
 pub fn fraction(hash: u64, n: u32) -> f64 {

@@ -35,7 +35,7 @@ pub use self::{
     store::{MAX_VALUE, Reader, Writer, create},
 };
 use crate::{
-    backend::{Backend, List, Settings},
+    backend::{Backend, List, Settings, Traits},
     crd::v1alpha1::{FileFormat, FileProvider},
     fault::{Class, Fault, Reason},
     item::{Fetched, Form, Hint, Reading},
@@ -129,6 +129,12 @@ impl Backend for FileStore {
         let wanted = refs.to_vec();
         let look = self.look(move |reader| wanted.iter().map(|wanted| read(reader, wanted)).collect()).await;
         look.unwrap_or_else(|fault| refs.iter().map(|_| Reading::Unknown(fault.clone())).collect())
+    }
+
+    /// Opens the file with the master key and verifies its whole index.
+    async fn check(&self) -> Result<Traits, Fault> {
+        self.look(|reader| reader.names().map(drop).map_err(Fault::from)).await??;
+        Ok(Traits { has_versions: true })
     }
 
     fn lister(&self) -> Option<&dyn List> {

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    backend::{Backend, Credentials, List, Probe, Settings, not_found},
+    backend::{Backend, Credentials, List, Probe, Settings, Traits, not_found},
     crd::v1alpha1::KubernetesProvider,
     fault::{Fault, Reason},
     item::{Hint, Listing, Reading},
@@ -162,6 +162,15 @@ impl Backend for Kubernetes {
             readings.push(self.read(wanted).await);
         }
         readings
+    }
+
+    /// Asks for the namespace. A login that may read everywhere and see no namespace is good all the same: it proves no absence, and
+    /// whoever needs one is told so.
+    async fn check(&self) -> Result<Traits, Fault> {
+        match timed(Instant::now() + self.deadline, self.see_namespace(Resource::Secret)).await {
+            Ok(()) | Err(Failure::NamespaceUnseen) => Ok(Traits::default()),
+            Err(failure) => Err(failure.fault("login check")),
+        }
     }
 
     fn lister(&self) -> Option<&dyn List> {

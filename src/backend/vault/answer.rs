@@ -221,6 +221,15 @@ pub(super) fn grant(answer: &Answer) -> Result<Grant, Failure> {
     Ok(Grant { token, life: life(auth.lease_duration), is_renewable: auth.renewable })
 }
 
+/// The answer to a token that asks about itself. A policy may refuse even that to a good one.
+pub(super) fn login(answer: &Answer) -> Result<(), Failure> {
+    match answer.status {
+        200 => Ok(()),
+        403 if !answer.names_the_token() => Ok(()),
+        _ => Err(answer.failure()),
+    }
+}
+
 /// The answer to the question what is mounted at a path.
 pub(super) fn engine(answer: &Answer) -> Result<Engine, Failure> {
     #[derive(Deserialize)]

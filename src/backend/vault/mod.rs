@@ -32,7 +32,7 @@ use vaultrs::api::{
 };
 
 use crate::{
-    backend::{Backend, Credentials, List, Settings, Write, not_found},
+    backend::{Backend, Credentials, List, Settings, Traits, Write, not_found},
     crd::v1alpha1::{VaultEngine, VaultKvVersion, VaultProvider},
     fault::{Fault, Reason},
     item::{Fetched, Form, Hint, Reading},
@@ -250,6 +250,17 @@ impl Vault {
         if is_there { Ok(()) } else { Err(Failure::NoEngine) }
     }
 
+    /// Asks what is mounted: that is answered to whoever may look at anything below, so the token is good, the server unsealed, and
+    /// the engine the right one. Where no mount is named there is only the token to ask about.
+    async fn see_login(&self) -> Result<(), Failure> {
+        match &self.engine {
+            Engine::Logical { prefix, .. } if prefix.is_empty() => {
+                answer::login(&self.session.call(|| Get { path: "auth/token/lookup-self".to_owned() }).await?)
+            }
+            Engine::Kv1 { .. } | Engine::Kv2 { .. } | Engine::Logical { .. } => self.see_engine("").await,
+        }
+    }
+
     /// The names in one folder (empty, or with a slash at its end); those that end in a slash are folders.
     async fn folder(&self, folder: String) -> Result<Vec<String>, Fault> {
         let answer = match &self.engine {
@@ -311,6 +322,12 @@ impl Backend for Vault {
             readings.push(self.read(wanted).await);
         }
         readings
+    }
+
+    async fn check(&self) -> Result<Traits, Fault> {
+        let seen = tokio::time::timeout(self.deadline, self.see_login()).await;
+        seen.unwrap_or(Err(Failure::TimedOut)).map_err(|failure| failure.fault("login check"))?;
+        Ok(Traits { has_versions: matches!(self.engine, Engine::Kv2 { .. }) })
     }
 
     fn lister(&self) -> Option<&dyn List> {

@@ -80,3 +80,15 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
         },
     })
 }
+
+/// A Go duration, or whole seconds; at most 366 days.
+pub(super) fn interval(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "maxLength": 64,
+        "x-kubernetes-validations": [{
+            "rule": "type(self) == int ? self >= 0 && self <= 31622400 : self.matches('^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') && duration(self) >= duration('0s')",
+            "message": "must be a Go duration such as 30s or 1h30m, or whole seconds, or 0 for once; it cannot be negative",
+        }],
+    })
+}

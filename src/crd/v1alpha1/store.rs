@@ -1,6 +1,9 @@
 //! `SecretStore` and `ClusterSecretStore`: where values live and who may use which keys.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{Condition, LabelSelector},
+    util::intstr::IntOrString,
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,9 +20,14 @@ use super::{KubernetesProvider, VaultProvider};
     shortname = "kss",
     category = "keyferry",
     namespaced,
+    status = "StoreStatus",
     derive = "PartialEq",
     doc = "Where values live, for the objects of one namespace.",
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Provider", type_ = "string", json_path = ".status.provider"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type==\"Ready\")].message")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.provider.env)").message("provider.env reads the operator's own environment: it is for a ClusterSecretStore only"))]
@@ -37,6 +45,14 @@ pub struct SecretStoreSpec {
     /// Values may be kept in memory for a while, so that new objects with the same keys cost no call. Nothing is kept without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<StoreCache>,
+    /// How often the login is checked while all is well, as a Go duration ("30s", "1h30m") or in whole seconds, as ESO writes it.
+    /// Default 1h. Zero means once. A check reads no value; what fails meanwhile is noticed by the looks of the objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::interval")]
+    pub refresh_interval: Option<IntOrString>,
+    /// How a check that failed is repeated before the next one is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_settings: Option<RetrySettings>,
 }
 
 /// Where values live, for every namespace that a condition admits.
@@ -48,9 +64,14 @@ pub struct SecretStoreSpec {
     plural = "clustersecretstores",
     shortname = "kcss",
     category = "keyferry",
+    status = "StoreStatus",
     derive = "PartialEq",
     doc = "Where values live, for every namespace that a condition admits.",
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Provider", type_ = "string", json_path = ".status.provider"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type==\"Ready\")].message")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.allowAllNamespaces) || !self.allowAllNamespaces || !has(self.conditions)").message("allowAllNamespaces: true and conditions exclude each other"))]
@@ -76,6 +97,14 @@ pub struct ClusterSecretStoreSpec {
     /// Values may be kept in memory for a while, so that new objects with the same keys cost no call. Nothing is kept without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<StoreCache>,
+    /// How often the login is checked while all is well, as a Go duration ("30s", "1h30m") or in whole seconds, as ESO writes it.
+    /// Default 1h. Zero means once. A check reads no value; what fails meanwhile is noticed by the looks of the objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::interval")]
+    pub refresh_interval: Option<IntOrString>,
+    /// How a check that failed is repeated before the next one is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_settings: Option<RetrySettings>,
 }
 
 /// How much may be asked of the system for one store, by all its objects together. Fresh objects go before changed values, and these before
@@ -116,6 +145,71 @@ pub struct StoreCache {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000), extend("format" = "int32"))]
     pub max_entries: Option<u32>,
+}
+
+/// How a check that failed is repeated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetrySettings {
+    /// After so many repetitions the next check is the one that `refreshInterval` makes due. Without it they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_retries: Option<u32>,
+    /// Pause before the first repetition, as a Go duration; it doubles with each, up to five minutes. Default 1s. A store that refused
+    /// the login is asked again after ten minutes at the earliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') && duration(self) > duration('0s')").message("must be a Go duration above zero such as 500ms or 30s"))]
+    pub retry_interval: Option<String>,
+}
+
+/// What the operator found out about a store of either kind.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreStatus {
+    /// The generation that this status speaks of; -1 before the first check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready` always; `Stalled` and `Reconciling` only while true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::schema::conditions")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
+    pub conditions: Vec<Condition>,
+    /// The provider's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub provider: Option<String>,
+    /// What the store can do, as found out when it was Ready last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+    /// Hash of the generation and credential that were checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub inputs: Option<String>,
+}
+
+/// What a store can do in this build, with its provider, engine and settings. What its credential may do with a single key is not in
+/// it: that is seen when the key is asked for.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the status, and any of them goes with any other")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Capabilities {
+    /// Values are read by key.
+    pub read: bool,
+    /// Names are listed: `find` works.
+    pub list: bool,
+    /// One call reads several keys.
+    pub batch: bool,
+    /// A change is seen without reading the value.
+    pub probe: bool,
+    /// Values can be written.
+    pub write: bool,
+    /// A version can be asked for.
+    pub versions: bool,
+    /// The system changes values by itself when asked to.
+    pub rotate: bool,
+    /// The system says that something changed: no waiting for the next look.
+    pub events: bool,
 }
 
 /// One way for a namespace to be admitted; of several members in one condition one is enough, as in ESO.

@@ -1,5 +1,7 @@
 //! Stage 6, the decision: status, event and what happens next, from one outcome. Pure; the controller writes them.
 
+pub mod store;
+
 use std::time::Duration;
 
 use k8s_openapi::{

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use self::walk::{Folder, TreeError};
 use crate::{
-    backend::{Backend, List, not_found},
+    backend::{Backend, List, Traits, not_found},
     fault::{Fault, Reason},
     item::{Fetched, Form, Hint, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef},
@@ -65,6 +65,12 @@ impl Backend for Tree {
         let wanted = refs.to_vec();
         let look = self.look(move |folder| wanted.iter().map(|wanted| read(folder, wanted)).collect()).await;
         look.unwrap_or_else(|fault| refs.iter().map(|_| Reading::Unknown(fault.clone())).collect())
+    }
+
+    /// Opens the folder; its files are opened when they are asked for.
+    async fn check(&self) -> Result<Traits, Fault> {
+        self.look(|_| ()).await?;
+        Ok(Traits::default())
     }
 
     fn lister(&self) -> Option<&dyn List> {
