@@ -85,9 +85,11 @@ impl Stage {
 
     async fn kill_at_every_point(self, script: Script) {
         let began = Instant::now();
-        if script == Script::Living {
-            self.world.operator.start();
-            self.world.operator.synced().await;
+        self.world.operator.start();
+        self.world.operator.synced().await;
+        // Stores are checked and told of once, not in every round.
+        for store in [&self.file.name, &self.bao.name] {
+            self.world.cluster.store_says(store, "True", "Synced").await;
         }
         let (points, reference) = self.undisturbed(script).await;
         for (number, point) in points.iter().enumerate() {
