@@ -216,7 +216,8 @@ async fn events_that_are_told_twice_cost_no_write_and_lose_none() {
     let store = world.file_store().await;
     let value = world.canary();
     store.set("db/password", value.bytes());
-    world.operator.synced().await;
+    world.cluster.store_says(&store.name, "True", "Synced").await;
+    world.a_while().await;
     let mark = world.audit.mark();
     world.cluster.apply(&whole_values("db", &store.name, "", KEYS)).await;
     world.cluster.ready("db").await;
