@@ -347,6 +347,23 @@ fn who_does_not_look_periodically_retries_what_fails_and_rests_after() {
 }
 
 #[test]
+fn who_does_not_look_periodically_is_told_of_nothing_that_others_find() {
+    let mut ledger = settled(Timings::default(), Some(HOUR), &[numbered(1), numbered(2)]);
+    let never_read = || Enrolment { item: numbered(2), known: None, failing: None };
+    assert_eq!(ledger.register(at(1), &object("b"), None, [holding(&numbered(1), 1), never_read()]), []);
+    assert_eq!(names(&ledger.register(at(1), &object("c"), Some(HOUR), [never_read()])), [("c", Cause::Changed)], "it looks by itself");
+    ledger.forget(at(1), &object("c"));
+    let end = ledger.next_due("store").unwrap() + 3600 * SECOND;
+    let mut told = BTreeSet::new();
+    while let Some(due) = ledger.next_due("store").filter(|due| *due <= end) {
+        let (_, wakings) = look(&mut ledger, due, "store", |_| missing());
+        told.extend(wakings.iter().map(|waking| waking.object.name.clone()));
+    }
+    assert_eq!(ledger.absence(&numbered(1)), Absence::Confirmed);
+    assert_eq!(told, BTreeSet::from(["a".to_owned()]));
+}
+
+#[test]
 fn unavailability_doubles_the_pause_up_to_the_longest_or_the_period() {
     for (interval, longest) in [(HOUR, 5), (Duration::from_secs(9), 5)] {
         let mut ledger = settled(Timings::default(), Some(interval), &[numbered(1)]);
