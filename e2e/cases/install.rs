@@ -100,6 +100,13 @@ async fn the_deployment_makes_pods_that_the_restricted_profile_admits_without_a_
     let refused =
         world.plane.try_kubectl(&["create", "--dry-run=server", "-f", "-"], &worse.to_string()).expect_err("the profile is enforced");
     assert!(refused.contains("restricted"), "{refused}");
+    // What watches it finds its pods and their port.
+    let watching = world.plane.kubectl(&["kustomize", &folder("prometheus")], "");
+    let monitor = watching.split("\n---\n").find(|document| document.lines().any(|line| line == "kind: PodMonitor")).expect("a PodMonitor");
+    let monitor: Value = serde_saphyr::from_str(monitor).expect("YAML");
+    assert_eq!(monitor["spec"]["selector"]["matchLabels"], deployment["spec"]["selector"]["matchLabels"]);
+    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], template["spec"]["containers"][0]["ports"][0]["name"]);
+    assert!(watching.contains("kind: PrometheusRule"));
     world.plane.kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], &deployment.to_string());
     world.finish().await;
 }

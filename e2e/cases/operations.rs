@@ -158,7 +158,7 @@ async fn the_pages_tell_what_it_does_and_the_log_is_json_throughout() {
         "keyferry_is_leader 1",
         "keyferry_reconciles_total{reason=\"Synced\"}",
         "keyferry_stage_duration_seconds_count{stage=\"apply\"}",
-        "keyferry_backend_calls_total{provider=\"fake\",operation=\"read\",outcome=\"Synced\"}",
+        "keyferry_backend_calls_total{provider=\"fake\",store=\"(namespaced)\",operation=\"read\",outcome=\"Synced\"}",
         "keyferry_looks_total{reason=\"Synced\"}",
         "keyferry_api_writes_total{write=\"target_apply\",outcome=\"success\"} 1",
         "keyferry_api_writes_total{write=\"status\",outcome=\"success\"}",

@@ -45,7 +45,7 @@ use crate::{
         resolve::{World, stores_of},
     },
     governor::{Governor, Limits},
-    metrics::{Health, Metrics},
+    metrics::{Health, Metrics, Present},
     name::{ObjectKey, ObjectKind, StoreName},
     refresh::{MayLook, Refresh, Wake},
     schedule::{Timings, WallClock},
@@ -207,6 +207,7 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
         room: (usize::from(setup.concurrency) / 4).max(LEAST_ROOM),
     });
     let _ = caught_up.set(refresh.clone());
+    context.metrics.tell_present(present(watches.objects.clone(), refresh.clone()));
     let poller_stop = CancellationToken::new();
     let (leader, timings) = (context.cluster.clone(), context.timings.clone());
     let may_look: MayLook = Arc::new(move || !timings.is_silent(leader.remaining()));
@@ -223,6 +224,11 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     poller_stop.cancel();
     waking.abort();
     ended
+}
+
+/// What the page of metrics tells of objects and poller.
+fn present(objects: Objects, refresh: Refresh) -> impl Fn() -> Present {
+    move || objects.present(refresh.caught_up())
 }
 
 async fn refresh_run(refresh: Refresh, stop: CancellationToken, health: Health, may_look: MayLook) {

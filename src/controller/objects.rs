@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{Stream, StreamExt, stream::BoxStream};
+use jiff::Timestamp;
 use kube::runtime::{
     reflector::{ObjectRef, Store},
     watcher::Event,
@@ -11,7 +12,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     cluster::Cluster,
-    crd::v1alpha1::{ExternalParameter, ExternalSecret, SyncObject},
+    crd::{
+        condition::{self, FRESH, READY},
+        v1alpha1::{ExternalParameter, ExternalSecret, SyncObject},
+    },
+    metrics::Present,
     name::{ObjectKey, ObjectKind},
 };
 
@@ -61,6 +66,19 @@ impl Objects {
             ObjectKind::ExternalSecret => self.secrets.as_ref()?.get(&reference(key)).map(SyncObject::Secret),
             ObjectKind::ExternalParameter => self.parameters.as_ref()?.get(&reference(key)).map(SyncObject::Parameter),
         }
+    }
+
+    /// How they stand, as their cached statuses say, and how far the poller is.
+    #[must_use]
+    pub fn present(&self, caught_up: Timestamp) -> Present {
+        let mut present = Present::new(caught_up);
+        for object in self.all() {
+            let conditions = object.conditions();
+            let ready = condition::find(conditions, READY).map(|ready| ready.reason.as_str());
+            let not_fresh = condition::find(conditions, FRESH).filter(|fresh| fresh.status == "False").map(|fresh| fresh.reason.as_str());
+            present.count(object.kind(), ready, not_fresh);
+        }
+        present
     }
 
     /// All of them.

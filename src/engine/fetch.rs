@@ -148,7 +148,7 @@ impl Sessions {
         let (signs, store) = (self.signs.clone(), name.clone());
         // A closed channel means that the process is ending.
         let pulse = Pulse::new(move |sign| drop(signs.send((store.clone(), sign))));
-        Ok(Arc::new(Counted::new(backend, provider_kind(provider), self.metrics.clone(), pulse)))
+        Ok(Arc::new(Counted::new(backend, provider_kind(provider), own.name, self.metrics.clone(), pulse)))
     }
 
     fn tokens(&self, granted: &Granted<CredentialRefs>) -> Option<Arc<dyn TokenSource>> {

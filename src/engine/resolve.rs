@@ -227,7 +227,11 @@ impl StoreView {
     /// How it may be asked.
     #[must_use]
     pub fn own(&self) -> Own<'_> {
-        Own { limits: self.spec().limits(), cache: self.spec().cache() }
+        let name = match self {
+            Self::Namespaced(_) => None,
+            Self::Cluster(store) => store.metadata.name.as_deref(),
+        };
+        Own { name, limits: self.spec().limits(), cache: self.spec().cache() }
     }
 
     fn spec(&self) -> StoreSpec<'_> {

@@ -10,7 +10,7 @@ use crate::{
     backend::{Backend, List, Probe, Traits, Write},
     fault::Fault,
     item::{Hint, Reading},
-    metrics::{Metrics, Operation},
+    metrics::{Metrics, Operation, StoreSeries},
     name::{ProviderKind, RemoteKey, RemoteRef},
 };
 
@@ -19,12 +19,15 @@ pub struct Counted {
     backend: Arc<dyn Backend>,
     provider: ProviderKind,
     metrics: Metrics,
+    series: StoreSeries,
     pulse: Pulse,
 }
 
 impl Counted {
-    pub fn new(backend: Arc<dyn Backend>, provider: ProviderKind, metrics: Metrics, pulse: Pulse) -> Self {
-        Self { backend, provider, metrics, pulse }
+    /// `name` is that of a ClusterSecretStore.
+    pub fn new(backend: Arc<dyn Backend>, provider: ProviderKind, name: Option<&str>, metrics: Metrics, pulse: Pulse) -> Self {
+        let series = metrics.store(name);
+        Self { backend, provider, metrics, series, pulse }
     }
 
     fn begin(&self, operation: Operation) -> Call<'_> {
@@ -42,8 +45,8 @@ struct Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let Counted { provider, metrics, pulse, .. } = self.counted;
-        metrics.backend_call(*provider, self.operation, self.fault.as_ref(), self.began.elapsed());
+        let Counted { provider, series, pulse, .. } = self.counted;
+        series.called(*provider, self.operation, self.fault.as_ref(), self.began.elapsed());
         match self.operation {
             Operation::Check => pulse.settle(self.fault.as_ref()),
             Operation::Read | Operation::List => pulse.note(self.fault.as_ref()),
@@ -156,11 +159,12 @@ mod tests {
     #[tokio::test]
     async fn a_call_counts_once_and_each_reading_counts_as_a_look() {
         let metrics = Metrics::new();
-        let counted = Counted::new(Arc::new(Fixed(Some(Fault::access_denied("x")))), ProviderKind::Fake, metrics.clone(), Pulse::new(drop));
+        let backend = Arc::new(Fixed(Some(Fault::access_denied("x"))));
+        let counted = Counted::new(backend, ProviderKind::Fake, Some("store"), metrics.clone(), Pulse::new(drop));
         assert_eq!((counted.fetch(&two()).await.len(), counted.batch_size()), (2, 7));
         let page = metrics.render();
         for line in [
-            "keyferry_backend_calls_total{provider=\"fake\",operation=\"read\",outcome=\"AccessDenied\"} 1",
+            "keyferry_backend_calls_total{provider=\"fake\",store=\"store\",operation=\"read\",outcome=\"AccessDenied\"} 1",
             "keyferry_looks_total{reason=\"AccessDenied\"} 2",
         ] {
             assert!(page.contains(line), "{line} in {page}");
@@ -171,7 +175,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_is_given_up_counts_as_unavailable() {
         let metrics = Metrics::new();
-        let counted = Counted::new(Arc::new(Fixed(None)), ProviderKind::Fake, metrics.clone(), Pulse::new(drop));
+        let counted = Counted::new(Arc::new(Fixed(None)), ProviderKind::Fake, Some("store"), metrics.clone(), Pulse::new(drop));
         let refs = two();
         let mut call = Box::pin(counted.fetch(&refs));
         assert!(futures::poll!(&mut call).is_pending());

@@ -32,7 +32,7 @@ use crate::{
     crd::v1alpha1::Capabilities,
     fault::{Class, Fault, Reason, quote},
     item::{Hint, Item, Listing, Reading, Versions, Wanted},
-    metrics::{How, Sharing, Tally},
+    metrics::{How, StoreSeries, Tally},
     name::{RemoteKey, RemoteRef},
 };
 
@@ -98,7 +98,7 @@ struct Inner {
     /// The store went down or came back.
     turned: Notify,
     jitter: RandomState,
-    sharing: Sharing,
+    series: StoreSeries,
     state: Mutex<State>,
 }
 
@@ -123,12 +123,14 @@ struct State {
     has_recovered: bool,
     /// While the store is down.
     down: Option<Tally>,
-    sharing: Sharing,
+    series: StoreSeries,
 }
 
 /// A question that waits for its call.
 struct Queued {
     since: Instant,
+    /// Counts it as long as it waits.
+    _counted: Tally,
     waiters: Vec<Waiter>,
 }
 
@@ -157,7 +159,8 @@ struct Call {
 
 impl Lane {
     /// `former` is the lane to the same store that this one replaces: what the store said of its pace goes on.
-    pub fn new(backend: Arc<dyn Backend>, manner: Manner, former: Option<&Self>, sharing: Sharing) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, manner: Manner, former: Option<&Self>, series: StoreSeries) -> Self {
+        series.allow(manner.concurrency.max(1), manner.rate.map(|rate| rate.per_second));
         let hints = backend.changes();
         let gives_hints = hints.is_some();
         let hints = Mutex::new(hints);
@@ -181,9 +184,9 @@ impl Lane {
             alone: HashSet::new(),
             has_recovered: false,
             down: None,
-            sharing: sharing.clone(),
+            series: series.clone(),
         });
-        Self(Arc::new(Inner { backend, manner, hints, gives_hints, turned: Notify::new(), jitter: RandomState::new(), sharing, state }))
+        Self(Arc::new(Inner { backend, manner, hints, gives_hints, turned: Notify::new(), jitter: RandomState::new(), series, state }))
     }
 
     pub fn batch_size(&self) -> usize {
@@ -327,12 +330,13 @@ impl Lane {
     }
 
     async fn call(self, call: Call) {
+        let _counted = self.0.series.flying();
         let answers = self.answers(&call.batch).await;
         let mut state = self.state();
         state.calls -= 1;
         self.judge(&mut state, &call, &answers);
         for (asked, answer) in call.batch.into_iter().zip(answers) {
-            let counted = Some(self.0.sharing.hold(answer.size()));
+            let counted = Some(self.0.series.sharing.hold(answer.size()));
             let kept = Arc::new(Kept { answer, at: call.at, counted });
             if let Some(end) = state.keep(&asked, &kept) {
                 self.expire_by_itself(end);
@@ -363,7 +367,8 @@ impl Lane {
             }
         };
         if turned {
-            state.down = state.breaker.probe_at().map(|_| self.0.sharing.down());
+            // Counted once, however often it is found to be still down.
+            state.down = state.breaker.probe_at().map(|_| state.down.take().unwrap_or_else(|| self.0.series.down()));
             self.0.turned.notify_one();
         }
     }
@@ -517,16 +522,20 @@ impl Asked {
 impl State {
     fn ask(&mut self, asked: Asked, not_before: Instant, priority: Priority) -> Waiting {
         if let Some(kept) = self.table.get(&asked, not_before) {
-            self.sharing.answered(How::Kept);
+            self.series.sharing.answered(How::Kept);
             return std::future::ready(kept).boxed();
         }
         let (sender, receiver) = oneshot::channel();
         if let Some(flight) = self.flying.get_mut(&asked).and_then(|flights| flights.iter_mut().find(|flight| flight.at >= not_before)) {
             flight.waiters.push(sender);
-            self.sharing.answered(How::Joined);
+            self.series.sharing.answered(How::Joined);
         } else {
-            let queued = self.waiters.entry(asked.clone()).or_insert_with(|| Queued { since: Instant::now(), waiters: Vec::new() });
-            self.sharing.answered(if queued.waiters.is_empty() { How::Asked } else { How::Joined });
+            let queued = self.waiters.entry(asked.clone()).or_insert_with(|| Queued {
+                since: Instant::now(),
+                _counted: self.series.waiting(),
+                waiters: Vec::new(),
+            });
+            self.series.sharing.answered(if queued.waiters.is_empty() { How::Asked } else { How::Joined });
             queued.waiters.push(sender);
             self.queue.push(asked, priority);
         }
@@ -556,7 +565,7 @@ impl State {
         let batch = self.queue.take(batch_size, |asked| asked.value().is_some() && !alone.contains(asked));
         for asked in &batch {
             let waiters = self.waiters.remove(asked).map_or_else(Vec::new, |queued| {
-                self.sharing.waited(now.saturating_duration_since(queued.since));
+                self.series.waited(now.saturating_duration_since(queued.since));
                 queued.waiters
             });
             self.flying.entry(asked.clone()).or_default().push(Flight { at, waiters });
@@ -573,7 +582,7 @@ impl State {
     fn refuse(&mut self, fault: impl Fn(&Asked) -> Fault) {
         for asked in self.queue.drain() {
             let fault = fault(&asked);
-            self.sharing.refused(fault.reason);
+            self.series.sharing.refused(fault.reason);
             let answer = match &asked {
                 Asked::Value(_) => Answer::Value(Reading::Unknown(fault)),
                 Asked::Names(_) => Answer::Names(Err(fault)),

@@ -31,7 +31,7 @@ use crate::{
     crd::v1alpha1::{Capabilities, StoreCache, StoreLimits},
     fault::Fault,
     item::{Hint, Item, Reading, Sighting, Versions, Wanted},
-    metrics::{Metrics, Sharing},
+    metrics::Metrics,
     schedule::{Timings, WallClock, duration},
 };
 use breaker::Pauses;
@@ -70,7 +70,7 @@ impl Limits {
 
     /// How a store is asked that says this of itself.
     #[must_use]
-    pub fn manner(&self, Own { limits: own, cache }: Own<'_>) -> Manner {
+    pub fn manner(&self, Own { limits: own, cache, .. }: Own<'_>) -> Manner {
         let (first, longest) = self.outage;
         let concurrency = own.and_then(|own| own.max_concurrent).and_then(|most| usize::try_from(most).ok());
         let timeout = own.and_then(|own| own.timeout.as_deref()).and_then(|text| duration::parse(text).ok());
@@ -89,6 +89,8 @@ impl Limits {
 /// What a store says of itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Own<'a> {
+    /// The name of a ClusterSecretStore; none for a store of a namespace, whose name a tenant chose.
+    pub name: Option<&'a str>,
     pub limits: Option<&'a StoreLimits>,
     pub cache: Option<&'a StoreCache>,
 }
@@ -154,14 +156,14 @@ impl fmt::Debug for Look {
 pub struct Governor {
     limits: Limits,
     clock: WallClock,
-    sharing: Sharing,
+    metrics: Metrics,
     sessions: Arc<Mutex<HashMap<String, Session>>>,
 }
 
 impl Governor {
     #[must_use]
     pub fn new(limits: Limits, clock: WallClock, metrics: &Metrics) -> Self {
-        Self { limits, clock, sharing: metrics.sharing(), sessions: Arc::default() }
+        Self { limits, clock, metrics: metrics.clone(), sessions: Arc::default() }
     }
 
     /// Deadline of one call to a store that says this of itself.
@@ -186,7 +188,7 @@ impl Governor {
             return Ok(session.clone());
         }
         let session = Session {
-            lane: Lane::new(backend, self.limits.manner(own), former.map(|former| &former.lane), self.sharing.clone()),
+            lane: Lane::new(backend, self.limits.manner(own), former.map(|former| &former.lane), self.metrics.store(own.name)),
             lists: former.map_or_else(|| Arc::new(Lists::new(self.limits.shrink)), |former| former.lists.clone()),
             clock: self.clock.clone(),
             id,

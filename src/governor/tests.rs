@@ -252,7 +252,8 @@ async fn what_is_saved_held_and_refused_is_counted() {
     }
     let page = metrics.render();
     assert!(
-        page.contains("keyferry_stores_down 1") && page.contains("keyferry_refused_looks_total{reason=\"ProviderUnavailable\"} 1"),
+        page.contains("keyferry_stores_down{store=\"(namespaced)\"} 1")
+            && page.contains("keyferry_refused_looks_total{reason=\"ProviderUnavailable\"} 1"),
         "{page}"
     );
     drop(session);
@@ -336,7 +337,7 @@ fn limited(spec: serde_json::Value) -> StoreLimits {
 }
 
 fn own(limits: &StoreLimits) -> Own<'_> {
-    Own { limits: Some(limits), cache: None }
+    Own { limits: Some(limits), ..Own::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -344,7 +345,7 @@ async fn a_store_may_allow_to_keep_values_for_new_objects_for_a_while_and_no_lon
     let (backend, metrics) = (Scripted::new(1, &[]), Metrics::new());
     let cache = serde_json::from_value(json!({"ttl": "30s", "maxEntries": 2})).unwrap();
     let open = backend.clone();
-    let own = Own { limits: None, cache: Some(&cache) };
+    let own = Own { cache: Some(&cache), ..Own::default() };
     let session = Governor::new(limits(4), Arc::new(|| Timestamp::UNIX_EPOCH), &metrics).session(id(), own, || Ok(open)).unwrap();
     let held = || metrics.render().lines().find_map(|line| line.strip_prefix("keyferry_held_answers ").map(str::to_owned)).unwrap();
     let calls = async |name: &str, priority, interval: Option<u64>| {

@@ -1,8 +1,11 @@
-//! What is counted and measured. Labels come from closed sets only: no names of objects, keys or namespaces.
+//! What is counted and measured. Labels come from closed sets, and from the bounded set of names that `stores` takes: no names of objects,
+//! keys or namespaces. docs/metrics.md lists every series, and a test compares.
 
 mod health;
+mod present;
 mod serve;
 mod sharing;
+mod stores;
 
 use std::{
     fmt::Write as _,
@@ -24,13 +27,14 @@ use prometheus_client::{
 
 use crate::{
     fault::{Fault, Reason},
-    name::ProviderKind,
     schedule::Timings,
 };
 
 pub use health::{Beat, Gate, Health};
+pub use present::Present;
 pub use serve::serve;
 pub use sharing::{How, Sharing, Tally};
+pub use stores::StoreSeries;
 
 /// The stages of a reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub enum Operation {
 }
 
 impl Operation {
+    const ALL: [Self; 3] = [Self::Read, Self::List, Self::Check];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -112,19 +118,6 @@ struct StageLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct CallLabels {
-    provider: &'static str,
-    operation: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct LatencyLabels {
-    provider: &'static str,
-    operation: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct WriteLabels {
     write: &'static str,
     outcome: &'static str,
@@ -141,14 +134,14 @@ pub struct Metrics {
     registry: Arc<Registry>,
     reconciles: Family<ReasonLabel, Counter>,
     stages: Family<StageLabel, Histogram>,
-    calls: Family<CallLabels, Counter>,
-    call_seconds: Family<LatencyLabels, Histogram>,
     looks: Family<ReasonLabel, Counter>,
     writes: Family<WriteLabels, Counter>,
     leader: Gauge,
     timings: Family<TimingLabel, Gauge>,
     panics: Counter,
     sharing: Sharing,
+    stores: stores::Stores,
+    present: present::Asked,
 }
 
 /// Milliseconds to half a minute.
@@ -172,10 +165,6 @@ impl Metrics {
         registry.register("reconciles", "Reconciles by the reason that they ended with", reconciles.clone());
         let stages = Family::new_with_constructor(latency as fn() -> Histogram);
         registry.register_with_unit("stage_duration", "Time that a stage of a reconcile took", Unit::Seconds, stages.clone());
-        let calls = Family::default();
-        registry.register("backend_calls", "Calls to backends", calls.clone());
-        let call_seconds = Family::new_with_constructor(latency as fn() -> Histogram);
-        registry.register_with_unit("backend_call_duration", "Time that a call to a backend took", Unit::Seconds, call_seconds.clone());
         let looks = Family::default();
         registry.register("looks", "Looks at items by what they gave", looks.clone());
         let writes = Family::default();
@@ -186,14 +175,21 @@ impl Metrics {
         registry.register("timing_below_default", "1 for each safety time that is shorter than its default", timings.clone());
         let panics = Counter::default();
         registry.register("panics", "Panics that were caught", panics.clone());
-        let sharing = Sharing::register(&mut registry);
-        Self { registry: Arc::new(registry), reconciles, stages, calls, call_seconds, looks, writes, leader, timings, panics, sharing }
+        let (sharing, stores) = (Sharing::register(&mut registry), stores::Stores::register(&mut registry));
+        let present = present::Asked::default();
+        registry.register_collector(Box::new(present.clone()));
+        Self { registry: Arc::new(registry), reconciles, stages, looks, writes, leader, timings, panics, sharing, stores, present }
     }
 
-    /// What the shared fetch counts into.
+    /// What is counted of a store: of a ClusterSecretStore under its name, of any other without.
     #[must_use]
-    pub fn sharing(&self) -> Sharing {
-        self.sharing.clone()
+    pub fn store(&self, name: Option<&str>) -> StoreSeries {
+        self.stores.of(name, self.sharing.clone())
+    }
+
+    /// From now on the page tells how things stand, as `present` says at each look at it.
+    pub fn tell_present(&self, present: impl Fn() -> Present + Send + Sync + 'static) {
+        self.present.of(Box::new(present));
     }
 
     /// A reconcile ended.
@@ -212,15 +208,6 @@ impl Metrics {
     /// A stage of a reconcile took so long.
     pub fn stage(&self, stage: Stage, took: Duration) {
         self.stages.get_or_create(&StageLabel { stage: stage.as_str() }).observe(took.as_secs_f64());
-    }
-
-    /// A call to a backend ended.
-    pub fn backend_call(&self, provider: ProviderKind, operation: Operation, fault: Option<&Fault>, took: Duration) {
-        let provider = provider.as_str();
-        let operation = operation.as_str();
-        let outcome = outcome(fault);
-        self.calls.get_or_create(&CallLabels { provider, operation, outcome }).inc();
-        self.call_seconds.get_or_create(&LatencyLabels { provider, operation }).observe(took.as_secs_f64());
     }
 
     /// An item was looked at.
@@ -266,6 +253,9 @@ impl Metrics {
 fn outcome(fault: Option<&Fault>) -> &'static str {
     fault.map_or(Reason::Synced, |fault| fault.reason).as_str()
 }
+
+/// What [`crate::name::ProviderKind::as_str`] can say.
+const PROVIDERS: [&str; 5] = ["vault", "kubernetes", "file", "env", "fake"];
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,8 @@
-//! What the shared fetch saves, holds and refuses.
-
-use std::time::Duration;
+//! What the shared fetch saves, holds and refuses, for all stores together.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
@@ -47,16 +40,24 @@ struct HowLabel {
 pub struct Sharing {
     answers: Family<HowLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
-    waits: Histogram,
     values: Gauge,
     bytes: Gauge,
-    down: Gauge,
 }
 
 /// Something that is counted as long as it lives.
 #[derive(Debug)]
 pub struct Tally {
     gauges: Vec<(Gauge, i64)>,
+}
+
+impl Tally {
+    pub(super) fn of<const N: usize>(gauges: [(&Gauge, i64); N]) -> Self {
+        let gauges: Vec<(Gauge, i64)> = gauges.into_iter().map(|(gauge, by)| (gauge.clone(), by)).collect();
+        for (gauge, by) in &gauges {
+            gauge.inc_by(*by);
+        }
+        Self { gauges }
+    }
 }
 
 impl Drop for Tally {
@@ -73,15 +74,11 @@ impl Sharing {
         registry.register("shared_looks", "Looks by how they came to their answer", answers.clone());
         let refused = Family::default();
         registry.register("refused_looks", "Looks that failed without a call", refused.clone());
-        let waits = Histogram::new(exponential_buckets(0.001, 4.0, 9));
-        registry.register_with_unit("turn_wait", "Time from a question to its call", Unit::Seconds, waits.clone());
         let values = Gauge::default();
         registry.register("held_answers", "Answers of stores that somebody holds", values.clone());
         let bytes = Gauge::default();
         registry.register_with_unit("held", "Size of the values in them", Unit::Bytes, bytes.clone());
-        let down = Gauge::default();
-        registry.register("stores_down", "Stores that are not asked because they do not answer", down.clone());
-        Self { answers, refused, waits, values, bytes, down }
+        Self { answers, refused, values, bytes }
     }
 
     /// A look has, or will have, its answer.
@@ -94,64 +91,40 @@ impl Sharing {
         self.refused.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 
-    /// A question waited so long for its call.
-    pub fn waited(&self, time: Duration) {
-        self.waits.observe(time.as_secs_f64());
-    }
-
     /// An answer with so many bytes of values is held.
     #[must_use]
     pub fn hold(&self, bytes: usize) -> Tally {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        Self::count([(&self.values, 1), (&self.bytes, bytes)])
-    }
-
-    /// A store is down.
-    #[must_use]
-    pub fn down(&self) -> Tally {
-        Self::count([(&self.down, 1)])
-    }
-
-    fn count<const N: usize>(gauges: [(&Gauge, i64); N]) -> Tally {
-        let gauges: Vec<(Gauge, i64)> = gauges.into_iter().map(|(gauge, by)| (gauge.clone(), by)).collect();
-        for (gauge, by) in &gauges {
-            gauge.inc_by(*by);
-        }
-        Tally { gauges }
+        Tally::of([(&self.values, 1), (&self.bytes, bytes)])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::How;
     use crate::{fault::Reason, metrics::Metrics};
 
     #[test]
     fn what_is_shared_held_and_refused_is_counted_as_long_as_it_lasts() {
         let metrics = Metrics::new();
-        let sharing = metrics.sharing();
+        let sharing = metrics.store(None).sharing;
         sharing.answered(How::Kept);
         sharing.answered(How::Joined);
         sharing.refused(Reason::Throttled);
-        sharing.waited(Duration::from_secs(2));
-        let (one, other, down) = (sharing.hold(10), sharing.hold(5), sharing.down());
+        let (one, other) = (sharing.hold(10), sharing.hold(5));
         let page = metrics.render();
         for line in [
             "keyferry_shared_looks_total{how=\"kept\"} 1",
             "keyferry_shared_looks_total{how=\"joined\"} 1",
             "keyferry_refused_looks_total{reason=\"Throttled\"} 1",
-            "keyferry_turn_wait_seconds_sum 2.0",
             "keyferry_held_answers 2",
             "keyferry_held_bytes 15",
-            "keyferry_stores_down 1",
         ] {
             assert!(page.contains(line), "{line} in {page}");
         }
-        drop((one, down));
+        drop(one);
         let page = metrics.render();
-        for line in ["keyferry_held_answers 1", "keyferry_held_bytes 5", "keyferry_stores_down 0"] {
+        for line in ["keyferry_held_answers 1", "keyferry_held_bytes 5"] {
             assert!(page.contains(line), "{line} in {page}");
         }
         drop(other);

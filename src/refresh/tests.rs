@@ -460,7 +460,7 @@ async fn a_thousand_items_cost_58_calls_an_interval_and_none_waits_longer_beside
         let mut rig = Rig::at(mark, clock.clone());
         let id = SessionId { store: "store".to_owned(), generation: 1, credential: String::new() };
         let limits = serde_json::from_value(json!({"requestsPerSecond": 10, "burst": 10})).unwrap();
-        let session = rig.governor.session(id, Own { limits: Some(&limits), cache: None }, || Ok(backend.clone())).unwrap();
+        let session = rig.governor.session(id, Own { limits: Some(&limits), ..Own::default() }, || Ok(backend.clone())).unwrap();
         if life == 0 {
             let looks = rig.reconcile("x", Some(HOUR), &session, &items, Instant::now()).await;
             macs = looks.iter().map(mac_of).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Resource, core::ObjectMeta};
 
 use super::{CreationPolicy, DeletionPolicy, Entry, ExternalParameter, ExternalSecret, RefreshPolicy, SyncStatus};
@@ -76,6 +76,17 @@ impl SyncObject {
             Self::Parameter(object) => object.status.clone(),
         }
         .unwrap_or_default()
+    }
+
+    /// The conditions of that status.
+    #[must_use]
+    pub fn conditions(&self) -> &[Condition] {
+        match self {
+            Self::Secret(object) => &object.status,
+            Self::Parameter(object) => &object.status,
+        }
+        .as_ref()
+        .map_or(&[], |status| &status.conditions)
     }
 
     /// All entries, `data` first.
