@@ -13,6 +13,7 @@ mod kills;
 mod kubernetes;
 mod newcomer;
 mod operations;
+mod outage;
 mod outbound;
 mod ownership;
 mod parameters;
