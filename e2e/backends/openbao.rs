@@ -113,6 +113,11 @@ impl OpenBao {
     pub async fn create_token(&self, hcl: &str) -> String {
         let policy = format!("test-{}", random_hex());
         self.write_policy(&policy, hcl).await;
+        self.create_token_under(&policy).await
+    }
+
+    /// A new token that may do what the policy says at any time, and nothing else.
+    pub async fn create_token_under(&self, policy: &str) -> String {
         let request = json!({ "policies": [policy], "no_default_policy": true, "no_parent": true });
         let answer = self.write("auth/token/create", &request).await;
         answer["auth"]["client_token"].as_str().expect("a token").to_owned()

@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use keyferry::crd::v1alpha1::{Capabilities, ExternalSecret, SecretStore};
 
 use super::external;
-use crate::harness::cluster::{condition_is, is_current};
-use crate::harness::{Settings, World};
+use crate::harness::cluster::{condition_is, is_current, reason_of};
+use crate::harness::{Canary, Settings, World};
 use crate::proxy::{Accepting, Answer, Fault, Matcher, Nth};
+
+const MAY_READ: &str = r#"path "secret/*" { capabilities = ["read", "list"] }"#;
 
 /// What asks the server for the engine at `secret/`, and so for nothing that is secret.
 fn check() -> Matcher {
@@ -74,7 +76,7 @@ async fn a_store_tells_what_is_wrong_with_it_and_that_it_is_well_again() {
     store.bao.revoke_token(&store.token).await;
     let message = world.cluster.store_says(&store.name, "False", "AccessDenied").await;
     assert!(message.contains("token"), "{message}");
-    let token = store.bao.create_token(r#"path "secret/*" { capabilities = ["read", "list"] }"#).await;
+    let token = store.bao.create_token(MAY_READ).await;
     store.write_token(&world, &token).await;
     world.cluster.store_says(&store.name, "True", "Synced").await;
 
@@ -91,7 +93,7 @@ async fn a_store_tells_what_is_wrong_with_it_and_that_it_is_well_again() {
 
     let told = events_of(&world, "default", &store.name).await;
     assert_eq!(told, ["ProviderUnavailable", "Sealed", "AccessDenied", "StoreNotReady"], "an event per fault, none for a success");
-    world.source("bao-token", &crate::harness::Canary::plain(&token));
+    world.source("bao-token", &Canary::plain(&token));
     world.finish().await;
 }
 
@@ -129,8 +131,11 @@ async fn a_store_is_checked_again_in_its_interval_and_after_a_restart_only_when_
     world.cluster.external("db", "to be fresh", |object| condition_is(object, "Fresh", "True")).await;
 
     store.apply(&world, "  refreshInterval: 1s").await;
-    let checks = store.proxy.count(&check());
+    world.cluster.store_says(&store.name, "True", "Synced").await;
+    world.a_while().await;
+    let (mark, checks) = (world.audit.mark(), store.proxy.count(&check()));
     store.proxy.await_calls(|calls| calls.iter().filter(|call| check().matches(call)).count() >= checks + 3).await;
+    assert!(world.work_since(mark).is_empty(), "what is as it was is not told again: {:?}", world.work_since(mark));
     let unused = store.proxy.on(check(), Nth::every(), Fault::answer(Answer::json(502, &json!({}))));
     world.cluster.store_says(&store.name, "False", "ProviderUnavailable").await;
     unused.withdraw();
@@ -141,6 +146,39 @@ async fn a_store_is_checked_again_in_its_interval_and_after_a_restart_only_when_
         let refused = world.cluster.try_apply(&spec).await.expect_err(wrong);
         assert!(refused.contains(part) || refused.contains("refreshInterval"), "{wrong}: {refused}");
     }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_store_refused_looks_as_soon_as_the_store_takes_the_login_again() {
+    let world = World::start().await;
+    let store = world.vault().await;
+    let (old, new) = (world.canary(), world.canary());
+    store.bao.write_policy("changing", MAY_READ).await;
+    let token = store.bao.create_token_under("changing").await;
+    world.source("bao-token", &Canary::plain(&token));
+    store.write_token(&world, &token).await;
+    store.apply(&world, "  refreshInterval: 1s").await;
+    store.kv().put("db", &json!({ "v": old.text })).await;
+    let line = "  refreshInterval: 24h\n  data: [{secretKey: v, remoteRef: {key: db, property: v}}]";
+    world.cluster.apply(&external("db", &store.name, line)).await;
+    world.cluster.ready("db").await;
+
+    store.bao.write_policy("changing", r#"path "elsewhere/*" { capabilities = ["read"] }"#).await;
+    world.cluster.store_says(&store.name, "False", "AccessDenied").await;
+    let ask = json!({ "metadata": { "annotations": { "keyferry.dev/refresh": "1" } } });
+    world.cluster.merge::<ExternalSecret>("db", &ask).await;
+    world.cluster.external("db", "to be refused", |object| reason_of(object, "Fresh", "False") == Some("AccessDenied")).await;
+    store.kv().put("db", &json!({ "v": new.text })).await;
+    world.a_while().await;
+    let looks = store.looks("db");
+    // The object itself would not ask again for ten minutes.
+    store.bao.write_policy("changing", MAY_READ).await;
+    world.cluster.holds("db", &[("v", new.bytes())]).await;
+    world.cluster.external("db", "to be fresh", |object| condition_is(object, "Fresh", "True")).await;
+    world.a_while().await;
+    assert_eq!(store.looks("db"), looks + 1);
+    store.apply(&world, "  refreshInterval: 0s").await;
     world.finish().await;
 }
 

@@ -20,6 +20,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::OptionFuture};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::{
     Controller,
     controller::{self, Action},
@@ -44,6 +45,7 @@ use crate::{
         fetch::Sessions,
         resolve::{World, stores_of},
     },
+    fault::Reason,
     governor::{Governor, Limits},
     metrics::{Health, Metrics, Present},
     name::{ObjectKey, ObjectKind, StoreName},
@@ -118,10 +120,11 @@ struct Context {
 const LEAST_ROOM: usize = 4;
 
 impl Context {
-    /// A store is well again: whoever fails, and uses it, looks at once. The governor spreads what that costs.
-    fn wake_failing_users(&self, store: &StoreName) {
+    /// A store takes its login again: whom it refused looks at once, and not after the long pause of what is refused. What it gave no
+    /// answer for is looked at again anyway, sooner than any check. The governor spreads what that costs.
+    fn wake_refused_users(&self, store: &StoreName) {
         let now = Instant::now();
-        for object in self.objects.all().iter().filter(|object| is_failing(object) && stores_of(object).contains(store)) {
+        for object in self.objects.all().iter().filter(|object| is_refused(object) && stores_of(object).contains(store)) {
             let key = object.key();
             self.memories.with(&key, object.metadata().uid.as_deref().unwrap_or_default(), |memory| memory.ask(now));
             self.trigger.send(&key);
@@ -129,10 +132,10 @@ impl Context {
     }
 }
 
-/// Whether the status tells of a fault.
-fn is_failing(object: &SyncObject) -> bool {
-    let conditions = object.status().conditions;
-    conditions.iter().filter(|condition| matches!(condition.type_.as_str(), READY | FRESH)).any(|condition| condition.status == "False")
+/// Whether the status tells that a store refused.
+fn is_refused(object: &SyncObject) -> bool {
+    let is_told = |condition: &Condition| condition.status == "False" && condition.reason == Reason::AccessDenied.as_str();
+    object.status().conditions.iter().any(|condition| matches!(condition.type_.as_str(), READY | FRESH) && is_told(condition))
 }
 
 /// The objects that existed at start and were not yet reconciled once: until all were, the caught-up mark stays. Cheap to clone.

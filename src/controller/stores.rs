@@ -1,7 +1,7 @@
 //! The reconcile of stores: open, check, tell. It shares the sessions of the objects, so that a store is logged in to once.
 //!
 //! A store that is well is checked again in slots, and nothing else is done for it; one that fails is checked again after growing
-//! pauses, and at once when a look at it goes otherwise than its status says. When it is well again, the objects that fail wake.
+//! pauses, and at once when a look at it goes otherwise than its status says. When it is well again, the objects that it refused wake.
 
 use std::{
     collections::HashMap,
@@ -236,7 +236,7 @@ impl<'a> Reconcile<'a> {
         }
         let was_ready = report::is_ready(&earlier) && self.memory.is_ready != Some(false);
         if checked.verdict.is_ok() && !was_ready {
-            self.context.wake_failing_users(&self.name);
+            self.context.wake_refused_users(&self.name);
         }
         self.settle(subject, &checked)
     }
