@@ -157,6 +157,12 @@ async fn denials(world: &World) {
     assert!(message.contains("keyferry.dev/allow-token"), "{message}");
     let message = world.cluster.not_ready("abroad", "NotAllowed").await;
     assert!(message.contains("auth.serviceAccount.namespace"), "{message}");
+    // Nobody watches accounts: consent is seen when the login is tried again, and then what the account may not do.
+    world.operator.kill();
+    let consent = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: silent, annotations: {keyferry.dev/allow-token: \"true\"}}";
+    world.cluster.apply(consent).await;
+    world.operator.start();
+    world.cluster.not_ready("unasked", "AccessDenied").await;
     for name in ["unasked", "abroad"] {
         world.cluster.delete::<ExternalSecret>(name, &DeleteParams::default()).await;
     }

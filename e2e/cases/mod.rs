@@ -4,6 +4,7 @@ mod admission;
 mod api_server;
 mod costs;
 mod deletion;
+mod dependencies;
 mod faults;
 mod files;
 mod footprint;

@@ -84,6 +84,7 @@ impl<'a> Reconcile<'a> {
         }
         let judged = metrics.timed(Stage::Access, async { resolve::judge(request, &self.context.world.protected) }).await;
         let connected = self.context.sessions.connect(&judged).await;
+        let judged = judged.under(&connected);
         self.note_names(&judged, &connected);
         let standing = self.standing(&judged, &connected);
         match due(standing) {
@@ -139,9 +140,18 @@ impl<'a> Reconcile<'a> {
             && status.inputs.as_deref() == Some(&seal)
             && status.handled_refresh == request.token
             && connected.values().all(Result::is_ok)
+            && !self.has_other_login(judged, connected)
             && (!request.was_written() || is_noted(request))
             && !is_suspended_no_more
             && report::stands(status)
+    }
+
+    /// Whether the login of a store changed while nobody ran: what it may read can only be seen by looking.
+    fn has_other_login(&self, judged: &Judged, connected: &Connected) -> bool {
+        connected.iter().any(|(name, session)| {
+            let store = judged.request.stores.get(name).and_then(Option::as_ref);
+            store.zip(session.as_ref().ok()).is_some_and(|(store, session)| self.context.stores.has_other_login(store, session.id()))
+        })
     }
 
     /// Everything agrees: the poller looks on.

@@ -88,6 +88,8 @@ struct Subject {
 #[derive(Clone, Debug, Default)]
 struct Memory {
     uid: String,
+    /// The `inputs` of the status that this process found when it first saw the store; empty without any.
+    found: Option<String>,
     subject: Option<Subject>,
     /// What the last check, or the status that was found at start, says.
     is_ready: Option<bool>,
@@ -102,6 +104,11 @@ struct Memory {
 }
 
 impl Memory {
+    /// What the status tells of that nobody in this process has written yet.
+    fn found(&mut self, store: &StoreView) -> &str {
+        self.found.get_or_insert_with(|| store.status().and_then(|status| status.inputs.clone()).unwrap_or_default())
+    }
+
     /// The status as last known and the resource version to patch it at: the cache may lag behind our own write.
     fn status_of(&self, store: &StoreView) -> (StoreStatus, String) {
         match &self.written {
@@ -136,6 +143,14 @@ impl StoreMemories {
             *memory = Memory { uid: uid.to_owned(), ..Memory::default() };
         }
         work(memory)
+    }
+
+    /// Whether the store had another login when the last leader checked it.
+    pub fn has_other_login(&self, store: &StoreView, session: &SessionId) -> bool {
+        self.with(&store.name(), store.uid(), |memory| {
+            let found = memory.found(store);
+            !found.is_empty() && found != report::inputs(session)
+        })
     }
 
     fn feel(&self, store: &StoreName, sign: Sign, timings: &Timings) {
@@ -205,7 +220,10 @@ struct Reconcile<'a> {
 impl<'a> Reconcile<'a> {
     fn begin(store: &'a StoreView, context: &'a Context) -> Self {
         let name = store.name();
-        let memory = context.stores.with(&name, store.uid(), |memory| memory.clone());
+        let memory = context.stores.with(&name, store.uid(), |memory| {
+            memory.found(store);
+            memory.clone()
+        });
         Self { context, store, name, memory }
     }
 
@@ -356,4 +374,38 @@ impl Subject {
 
 fn at(due: Option<Instant>) -> Action {
     due.map_or_else(Action::await_change, |due| Action::requeue(due.saturating_duration_since(Instant::now())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::{SecretStore, SessionId, StoreMemories, StoreView, report};
+
+    fn session(credential: &str) -> SessionId {
+        SessionId { store: "uid".to_owned(), generation: 1, credential: credential.to_owned() }
+    }
+
+    fn store(uid: &str, inputs: Option<&str>) -> StoreView {
+        let manifest = json!({
+            "metadata": {"name": "main", "namespace": "team", "uid": uid},
+            "spec": {"provider": {"fake": {"data": []}}},
+            "status": {"inputs": inputs},
+        });
+        StoreView::from(Arc::new(serde_json::from_value::<SecretStore>(manifest).unwrap()))
+    }
+
+    #[test]
+    fn a_login_that_changed_while_nobody_ran_is_told_by_the_status_that_was_found() {
+        let memories = StoreMemories::default();
+        let found = store("uid", Some(&report::inputs(&session("1"))));
+        assert!(!memories.has_other_login(&found, &session("1")));
+        assert!(memories.has_other_login(&found, &session("2")));
+        let told = store("uid", Some(&report::inputs(&session("2"))));
+        assert!(memories.has_other_login(&told, &session("2")), "our own status tells nothing of the time before");
+        let made_anew = store("other", None);
+        assert!(!memories.has_other_login(&made_anew, &session("1")), "nobody had a login before");
+    }
 }

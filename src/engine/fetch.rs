@@ -11,7 +11,8 @@ use crate::{
     access::{CredentialRefs, Granted, Holder, provider_kind},
     backend::{self, Backend, Credentials, Settings, TokenSource},
     cluster::{Cluster, ClusterError, Credential},
-    crd::v1alpha1::Provider,
+    crd::v1alpha1::{Provider, RefreshPolicy},
+    digest::sha256_hex,
     engine::{
         resolve::{Judged, StoreView},
         token::AccountTokens,
@@ -51,6 +52,26 @@ struct Known {
 
 /// The session of each store of a request, or why there is none.
 pub type Connected = BTreeMap<StoreName, Result<Session, Fault>>;
+
+impl Judged {
+    /// The same with the logins among the inputs of who never looks by the clock: it looks when one changes, also when that was while
+    /// nobody ran. Whoever looks by the clock has its looks brought forward instead (`refresh`), which costs no write.
+    #[must_use]
+    pub fn under(mut self, connected: &Connected) -> Self {
+        if self.request.interval.is_some() || self.request.policy == RefreshPolicy::CreatedOnce {
+            return self;
+        }
+        let login = |(store, session): (&StoreName, &Result<Session, Fault>)| {
+            let credential = &session.as_ref().ok()?.id().credential;
+            (!credential.is_empty()).then(|| format!("{store} {credential}"))
+        };
+        let logins: Vec<String> = connected.iter().filter_map(login).collect();
+        if !logins.is_empty() {
+            sha256_hex(&format!("{}\n{}", self.inputs, logins.join("\n")))[..32].clone_into(&mut self.inputs);
+        }
+        self
+    }
+}
 
 impl Sessions {
     #[must_use]
@@ -243,4 +264,59 @@ pub async fn fetch(judged: &Judged, connected: &Connected, not_before: Instant, 
         }
     }
     fetched
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use async_trait::async_trait;
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::{Backend, Connected, Governor, Metrics, Own, SessionId, StoreName};
+    use crate::{engine::scene::Scene, governor::Limits, item::Reading, name::RemoteRef, schedule::Timings};
+
+    struct Silent;
+
+    #[async_trait]
+    impl Backend for Silent {
+        fn batch_size(&self) -> usize {
+            1
+        }
+
+        async fn fetch(&self, _: &[RemoteRef]) -> Vec<Reading> {
+            Vec::new()
+        }
+    }
+
+    fn logged_in_with(credential: &str) -> Connected {
+        let limits = Limits::new(1, Duration::from_secs(1), &Timings::default());
+        let governor = Governor::new(limits, Arc::new(|| Timestamp::UNIX_EPOCH), &Metrics::new());
+        let id = SessionId { store: "uid-store".to_owned(), generation: 1, credential: credential.to_owned() };
+        let session = governor.session(id, Own::default(), || Ok(Arc::new(Silent)));
+        Connected::from([(StoreName::Namespaced { namespace: "team".to_owned(), name: "main".to_owned() }, session)])
+    }
+
+    #[tokio::test]
+    async fn who_never_looks_by_the_clock_looks_when_a_login_changed() {
+        let cases = [
+            (json!({"refreshPolicy": "OnChange"}), true),
+            (json!({"refreshInterval": "0"}), true),
+            (json!({"refreshInterval": "24h"}), false),
+            (json!({}), false),
+            (json!({"refreshPolicy": "CreatedOnce"}), false),
+        ];
+        for (more, is_input) in cases {
+            let mut spec = json!({"secretStoreRef": {"name": "main"}, "data": [{"secretKey": "k", "remoteRef": {"key": "a"}}]});
+            spec.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().into_iter().flatten().map(|(k, v): (&String, &Value)| (k.clone(), v.clone())));
+            let judged = Scene::new(spec).judged();
+            let inputs = |credential: &str| judged.clone().under(&logged_in_with(credential)).inputs;
+            assert_eq!(inputs("1"), inputs("1"));
+            assert_eq!(inputs("1") != inputs("2"), is_input, "{more}");
+            assert_eq!(inputs(""), judged.inputs, "there is no login");
+        }
+    }
 }
