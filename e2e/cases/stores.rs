@@ -11,7 +11,7 @@ use keyferry::crd::v1alpha1::{Capabilities, ExternalSecret, SecretStore};
 use super::external;
 use crate::harness::cluster::{condition_is, is_current, reason_of};
 use crate::harness::{Canary, Settings, World};
-use crate::proxy::{Accepting, Answer, Fault, Matcher, Nth};
+use crate::proxy::{Accepting, Answer, Call, Fault, Matcher, Nth};
 
 const MAY_READ: &str = r#"path "secret/*" { capabilities = ["read", "list"] }"#;
 
@@ -217,6 +217,9 @@ async fn every_provider_says_what_it_can_and_a_spec_that_cannot_work_stalls() {
     assert_eq!(condition(&hostless, "Ready").map(|ready| ready.0), Some("False".to_owned()), "{hostless}");
     let foreign = namespaced("foreign", "{file: {path: x}}").await;
     assert_eq!((condition(&foreign, "Ready"), condition(&foreign, "Stalled")), (is("False", "NotAllowed"), is("True", "NotAllowed")));
+    let is_told = |call: &&Call| call.operation.verb == "create" && call.operation.resource == "events" && call.status == Some(201);
+    // One for each of the two that cannot work: an event is written after the status that tells the same.
+    world.proxy.await_calls(|calls| calls.iter().filter(is_told).count() >= 2).await;
     assert_eq!(events_of(&world, world.namespace(), "foreign").await, ["NotAllowed"]);
 
     // What an object gets to hear of its store is the same word.
