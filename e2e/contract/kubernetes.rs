@@ -94,7 +94,7 @@ impl ApiServer {
     }
 }
 
-async fn token(cluster: &Cluster, account: &str) -> String {
+pub(crate) async fn token(cluster: &Cluster, account: &str) -> String {
     let accounts: Api<ServiceAccount> = cluster.api();
     let request = TokenRequest { spec: TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() }, ..Default::default() };
     let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.expect("a token");
