@@ -152,8 +152,16 @@ async fn a_softly_deleted_key_of_a_file_store_comes_back() {
     let value = world.canary();
     store.set("db", value.bytes());
     world.cluster.apply(&whole_values("db", &store.name, "  target: {deletionPolicy: Delete}\n", &[("v", "db")])).await;
+    let (other, later) = (world.canary(), world.canary());
+    store.set("other", other.bytes());
+    let search = "  refreshInterval: 2s\n  dataFrom: [{find: {name: {regexp: \"^(db|other)$\"}}}]";
+    world.cluster.apply(&external("found", &store.name, search)).await;
     world.cluster.ready("db").await;
+    world.cluster.ready("found").await;
     store.delete("db");
+    store.set("other", later.bytes());
+    world.cluster.not_ready("found", "Deleted").await;
+    world.cluster.holds("found", &[("db", value.bytes()), ("other", other.bytes())]).await;
     let message = world.cluster.not_ready("db", "Deleted").await;
     assert!(message.contains("data[v]"), "{message}");
     for _ in 0..2 {
@@ -161,6 +169,9 @@ async fn a_softly_deleted_key_of_a_file_store_comes_back() {
     }
     world.cluster.holds("db", &[("v", value.bytes())]).await;
     store.undelete("db");
-    world.cluster.external("db", "to be Ready", |object| condition_is(object, "Ready", "True")).await;
+    for name in ["db", "found"] {
+        world.cluster.external(name, "to be Ready", |object| condition_is(object, "Ready", "True")).await;
+    }
+    world.cluster.holds("found", &[("db", value.bytes()), ("other", later.bytes())]).await;
     world.finish().await;
 }
