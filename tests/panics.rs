@@ -40,8 +40,10 @@ fn a_panic_tells_its_place_and_nothing_that_it_carried() {
     if std::env::var_os(CHILD).is_some() {
         let format = if std::env::var(CHILD).unwrap() == "json" { LogFormat::Json } else { LogFormat::Text };
         init(format, "trace").unwrap();
-        install_panic_hook(Metrics::new());
+        let metrics = Metrics::new();
+        install_panic_hook(metrics.clone());
         panic_in_every_way();
+        println!("{}", metrics.render());
         return;
     }
     for format in ["json", "text"] {
@@ -53,5 +55,6 @@ fn a_panic_tells_its_place_and_nothing_that_it_carried() {
         assert!(!said.contains(CANARY), "{format}: a value was said");
         let told = said.lines().filter(|line| line.contains("a panic was caught") && line.contains("tests/panics.rs:")).count();
         assert_eq!(told, 15, "{format}: each panic is told once, with its place");
+        assert!(said.lines().any(|line| line == "keyferry_panics_total 15"), "{format}: each panic is counted");
     }
 }
