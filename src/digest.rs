@@ -141,17 +141,21 @@ impl fmt::Debug for ShortMac {
 
 /// MAC of what a look found; `None` when it found no value (absent or unknown).
 ///
-/// It covers the bytes, not the version: the same bytes under a new version are no change of a target. Of a search it covers what was
-/// withheld too: whether that keeps the target depends on it.
+/// It covers the bytes, not the version: the same bytes under a new version are no change of a target. Whether the system marks them as a
+/// secret is covered, and of a search what was withheld: what may stand in a target, and whether it is kept, depends on both.
 #[must_use]
 pub fn of_sighting(key: &DigestKey, sighting: &Sighting) -> Option<Mac> {
     match sighting {
-        Sighting::Value(Reading::Found(fetched)) => Some(key.mac("value", [fetched.value.expose()])),
+        Sighting::Value(Reading::Found(fetched)) => {
+            Some(key.mac(if fetched.is_secret { "secret value" } else { "value" }, [fetched.value.expose()]))
+        }
         Sighting::Found(Ok(found)) => {
             let values = found.values.iter().flat_map(|(name, Fetched { value, .. })| [name.as_str().as_bytes(), value.expose()]);
             let mark = (!found.withheld.is_empty()).then_some(&b"withheld"[..]);
             let withheld = found.withheld.iter().flat_map(|(name, fault)| [name.as_str().as_bytes(), fault.reason.as_str().as_bytes()]);
-            Some(key.mac("find", values.chain(mark).chain(withheld)))
+            let names = found.values.iter().filter(|(_, fetched)| fetched.is_secret).map(|(name, _)| name.as_str().as_bytes());
+            let secret = found.values.values().any(|fetched| fetched.is_secret).then_some(&b"secret"[..]);
+            Some(key.mac("find", values.chain(mark).chain(withheld).chain(secret).chain(names)))
         }
         Sighting::Value(Reading::Absent(_) | Reading::Unknown(_)) | Sighting::Found(Err(_)) => None,
     }
@@ -185,7 +189,7 @@ mod tests {
     use super::{DigestKey, ShortMac, of_sighting};
     use crate::{
         fault::{Fault, Reason},
-        item::{Fetched, Form, Found, Sighting},
+        item::{Fetched, Form, Found, Reading, Sighting},
         name::{ProviderKind, RemoteKey},
         secret::SecretValue,
     };
@@ -210,12 +214,30 @@ mod tests {
         let key = DigestKey::new(&[4; 32]);
         let name = |text: &str| RemoteKey::parse(ProviderKind::File, text).unwrap();
         let of = |withheld: &[(&str, Reason)]| {
-            let values = [(name("a"), Fetched { value: SecretValue::from("x".to_owned()), form: Form::Whole, version: None })].into();
+            let values =
+                [(name("a"), Fetched { value: SecretValue::from("x".to_owned()), form: Form::Whole, version: None, is_secret: false })]
+                    .into();
             let withheld = withheld.iter().map(|(text, reason)| (name(text), Fault::absent(*reason, ""))).collect();
             of_sighting(&key, &Sighting::Found(Ok(Found { values, withheld }))).unwrap()
         };
         assert_eq!(of(&[]), key.mac("find", [&b"a"[..], &b"x"[..]]));
         let all = [of(&[]), of(&[("b", Reason::Deleted)]), of(&[("b", Reason::Destroyed)]), of(&[("c", Reason::Deleted)])];
+        assert!(all.iter().enumerate().all(|(n, mac)| all.iter().skip(n + 1).all(|other| other != mac)), "{all:?}");
+    }
+
+    #[test]
+    fn a_value_that_becomes_a_secret_is_another_one() {
+        let key = DigestKey::new(&[4; 32]);
+        let name = |text: &str| RemoteKey::parse(ProviderKind::File, text).unwrap();
+        let fetched = |is_secret| Fetched { value: SecretValue::from("x".to_owned()), form: Form::Whole, version: None, is_secret };
+        let value = |is_secret| of_sighting(&key, &Sighting::Value(Reading::Found(fetched(is_secret)))).unwrap();
+        assert_eq!(value(false), key.mac("value", [&b"x"[..]]));
+        assert_ne!(value(false), value(true));
+        let search = |one, other| {
+            let values = [(name("a"), fetched(one)), (name("b"), fetched(other))].into();
+            of_sighting(&key, &Sighting::Found(Ok(Found { values, withheld: [].into() }))).unwrap()
+        };
+        let all = [search(false, false), search(true, false), search(false, true), search(true, true)];
         assert!(all.iter().enumerate().all(|(n, mac)| all.iter().skip(n + 1).all(|other| other != mac)), "{all:?}");
     }
 

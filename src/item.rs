@@ -78,6 +78,9 @@ pub struct Fetched {
     pub form: Form,
     /// The version that was read, where the backend has versions.
     pub version: Option<String>,
+    /// The system itself marks it as a secret: by its kind, its type, or the lease that it was given under. A system that tells no
+    /// secrets from other values marks none.
+    pub is_secret: bool,
 }
 
 /// How the bytes of a value are to be read.

@@ -96,7 +96,7 @@ impl Env {
             return Reading::Unknown(Fault::invalid(Reason::InvalidSpec, detail));
         }
         match self.variables.get(&self.naming.variable(wanted.key.as_str())) {
-            Some(value) => Reading::Found(Fetched { value: value.clone(), form: Form::Whole, version: None }),
+            Some(value) => Reading::Found(Fetched { value: value.clone(), form: Form::Whole, version: None, is_secret: false }),
             None => Reading::Absent(not_found(&wanted.key)),
         }
     }

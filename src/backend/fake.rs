@@ -37,7 +37,9 @@ impl Fake {
             return Reading::Absent(not_found(&wanted.key));
         };
         match versions.get(&wanted.version) {
-            Some(value) => Reading::Found(Fetched { value: value.clone(), form: Form::Whole, version: wanted.version.clone() }),
+            Some(value) => {
+                Reading::Found(Fetched { value: value.clone(), form: Form::Whole, version: wanted.version.clone(), is_secret: false })
+            }
             None => Reading::Absent(no_such_version(wanted)),
         }
     }

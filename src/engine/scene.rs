@@ -118,7 +118,8 @@ impl Scene {
 
     /// Entry `at` shows that value.
     pub fn found(self, at: usize, value: &str) -> Self {
-        let fetched = Fetched { value: SecretValue::from(value.to_owned()), form: Form::Whole, version: Some("3".to_owned()) };
+        let fetched =
+            Fetched { value: SecretValue::from(value.to_owned()), form: Form::Whole, version: Some("3".to_owned()), is_secret: false };
         self.sees(at, Sighting::Value(Reading::Found(fetched)))
     }
 

@@ -89,7 +89,9 @@ impl Backend for Scripted {
         let read = |one: &RemoteRef| match one.key.as_str() {
             "k-gone" => Reading::Absent(Fault::absent(Reason::NotFound, "vanished")),
             "k-deleted" => Reading::Absent(Fault::absent(Reason::Deleted, "can be had back")),
-            name => Reading::Found(Fetched { value: SecretValue::from(name.to_owned()), form: Form::Whole, version: None }),
+            name => {
+                Reading::Found(Fetched { value: SecretValue::from(name.to_owned()), form: Form::Whole, version: None, is_secret: false })
+            }
         };
         match act {
             Act::Answer => refs.iter().map(read).collect(),

@@ -114,7 +114,7 @@ impl Backend for Scripted {
         let read = |one: &RemoteRef| match values.get(one.key.as_str()) {
             Some(value) => {
                 let version = self.has_versions.then(|| value.clone());
-                Reading::Found(Fetched { value: SecretValue::from(value.clone()), form: Form::Whole, version })
+                Reading::Found(Fetched { value: SecretValue::from(value.clone()), form: Form::Whole, version, is_secret: false })
             }
             None => Reading::Absent(not_found(&one.key)),
         };

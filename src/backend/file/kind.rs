@@ -74,6 +74,13 @@ impl Kind {
         }
     }
 
+    /// Whether the type itself says that its values are secrets. Of bytes without a type nothing is known, and environment variables hold
+    /// both.
+    #[must_use]
+    pub const fn is_secret(self) -> bool {
+        !matches!(self, Self::Opaque | Self::EnvironmentVariable)
+    }
+
     /// What a value of this type must be, to go on after "expected".
     #[must_use]
     pub const fn expected(self) -> &'static str {

@@ -22,6 +22,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 pub use self::{
@@ -173,8 +174,10 @@ fn read(reader: &mut Reader, wanted: &RemoteRef) -> Reading {
         Ok(version) => version,
         Err(fault) => return Reading::Unknown(fault),
     };
-    match reader.get(wanted.key.as_str(), version) {
-        Ok((value, version)) => Reading::Found(Fetched { value, form: Form::Whole, version: Some(version.to_string()) }),
+    match reader.typed(wanted.key.as_str(), version, Timestamp::now()) {
+        Ok((value, version, kind)) => {
+            Reading::Found(Fetched { value, form: Form::Whole, version: Some(version.to_string()), is_secret: kind.is_secret() })
+        }
         Err(error) => {
             let fault = Fault::from(error);
             if fault.class == Class::Absent { Reading::Absent(fault) } else { Reading::Unknown(fault) }

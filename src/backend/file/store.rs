@@ -120,6 +120,11 @@ impl Reader {
 
     /// As [`Reader::get`], at another moment.
     pub fn get_at(&mut self, key: &str, version: Option<u64>, now: Timestamp) -> Result<(SecretValue, u64), StoreError> {
+        self.typed(key, version, now).map(|(value, number, _)| (value, number))
+    }
+
+    /// As [`Reader::get_at`], with the type of the key.
+    pub(super) fn typed(&mut self, key: &str, version: Option<u64>, now: Timestamp) -> Result<(SecretValue, u64, Kind), StoreError> {
         let place = self.place.clone();
         contained(&place, || {
             let hidden = self.keys.hide(key);
@@ -133,7 +138,7 @@ impl Reader {
             refuse_withheld(key, &entry.about, now)?;
             let (digest, kind) = (wanted.record.clone(), entry.about.kind);
             let value = self.read_record(key, &hidden, number, kind, &digest)?;
-            Ok((value, number))
+            Ok((value, number, kind))
         })
     }
 

@@ -143,7 +143,7 @@ fn found(body: &[u8], resource: Resource, namespace: &str, name: &str) -> Option
     for (key, node) in texts.into_iter().flatten() {
         members.insert(key, Member::of_text(node)?);
     }
-    Some(Fetched { value: document(&members)?, form: Form::Map, version: Some(version) })
+    Some(Fetched { value: document(&members)?, form: Form::Map, version: Some(version), is_secret: resource == Resource::Secret })
 }
 
 fn is_missing(body: &[u8], plural: &str, name: &str) -> bool {
@@ -354,6 +354,7 @@ mod tests {
         match object(&answer(200, body), resource, "team", "db")? {
             Kept::Object(found) => {
                 assert_eq!((found.form, found.version.as_deref()), (Form::Map, Some("7")));
+                assert_eq!(found.is_secret, resource == Resource::Secret, "the kind is the mark");
                 Ok(String::from_utf8(found.value.expose().to_vec()).unwrap())
             }
             Kept::Nothing => unreachable!("200 is something"),

@@ -282,7 +282,7 @@ fn kept_version(answer: &Answer, asked: Option<u64>) -> Result<Option<Kept>, Fai
     Ok(match data {
         Some(text) if text.get().starts_with('{') => {
             let value = SecretValue::new(text.get().as_bytes().to_vec());
-            Some(Kept::Value(Fetched { value, form: Form::Whole, version: Some(metadata.version.to_string()) }))
+            Some(Kept::Value(Fetched { value, form: Form::Whole, version: Some(metadata.version.to_string()), is_secret: false }))
         }
         Some(_) => None,
         None if metadata.destroyed => Some(Kept::Destroyed),

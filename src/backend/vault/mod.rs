@@ -148,7 +148,7 @@ impl Vault {
             Engine::Kv2 { mount } => self.versioned(mount, wanted).await?,
             Engine::Kv1 { .. } | Engine::Logical { .. } if wanted.version.is_some() => return Err(Failure::NoVersions),
             Engine::Kv1 { mount } => match self.plain(format!("{mount}/{}", wanted.key.as_str())).await? {
-                Some(plain) => Kept::Value(Fetched { value: plain.value, form: Form::Whole, version: None }),
+                Some(plain) => Kept::Value(Fetched { value: plain.value, form: Form::Whole, version: None, is_secret: false }),
                 None => Kept::Nothing,
             },
             Engine::Logical { prefix, leases, .. } => self.leased(prefix, leases, &wanted.key).await?,
@@ -181,7 +181,9 @@ impl Vault {
         let token = self.session.keep().await?;
         let asked = Instant::now();
         let Some(plain) = self.plain(format!("{prefix}{}", key.as_str())).await? else { return Ok(Kept::Nothing) };
-        let fetched = Fetched { value: plain.value, form: Form::Whole, version: None };
+        // What the server made for us, or changes by itself, is a credential.
+        let is_secret = plain.lease.is_some() || plain.changes_in.is_some();
+        let fetched = Fetched { value: plain.value, form: Form::Whole, version: None, is_secret };
         if let Some(leased) = plain.lease {
             leases.put(key, Lease::new(leased, fetched.clone(), asked, token));
         } else if let Some(wait) = plain.changes_in {

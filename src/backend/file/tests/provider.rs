@@ -8,7 +8,7 @@ use super::{Shop, eventful};
 use crate::{
     backend::{
         Backend, Settings,
-        file::{self, Changes, Status},
+        file::{self, Changes, Kind, Status},
     },
     crd::v1alpha1::FileProvider,
     fault::{Class, Fault, Reason},
@@ -124,6 +124,23 @@ async fn a_search_by_tags_finds_what_has_all_of_them() {
         let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let names = backend.lister().unwrap().list_tagged(path, &tags).await.unwrap();
         assert_eq!(names.iter().map(RemoteKey::as_str).collect::<Vec<_>>(), expected, "{tags:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_named_type_marks_its_values_as_secrets() {
+    let shop = eventful();
+    let backend = backend(&shop);
+    let marked = async || match read(&backend, "db/password", None).await {
+        Reading::Found(found) => found.is_secret,
+        other => panic!("{other:?}"),
+    };
+    assert!(!marked().await, "nothing is known of opaque bytes");
+    for (kind, expected) in
+        [(Kind::DatabasePassword, true), (Kind::EnvironmentVariable, false), (Kind::ApiKey, true), (Kind::Opaque, false)]
+    {
+        shop.writer().edit("db/password", &Changes { kind: Some(kind), ..Changes::default() }).unwrap();
+        assert_eq!(marked().await, expected, "{kind}");
     }
 }
 

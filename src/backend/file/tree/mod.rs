@@ -99,7 +99,7 @@ fn read(folder: &Folder, wanted: &RemoteRef) -> Reading {
         return Reading::Unknown(Fault::invalid(Reason::InvalidSpec, detail));
     }
     match folder.read(key) {
-        Ok(Some(value)) => Reading::Found(Fetched { value, form: Form::Whole, version: None }),
+        Ok(Some(value)) => Reading::Found(Fetched { value, form: Form::Whole, version: None, is_secret: false }),
         Ok(None) => Reading::Absent(not_found(&wanted.key)),
         Err(error) => Reading::Unknown(error.into()),
     }

@@ -202,6 +202,25 @@ async fn a_renewal_that_is_cut_short_or_refused_means_another_lease_and_an_outag
 }
 
 #[tokio::test]
+async fn what_the_server_makes_or_changes_itself_is_marked_as_a_secret_and_what_it_keeps_is_not() {
+    let server = Server::start(|line| match line.trim_end_matches(" HTTP/1.1") {
+        "GET /v1/database/creds/app" => http(200, r#"{"lease_id":"l","lease_duration":90,"data":{"username":"u"}}"#),
+        "GET /v1/database/static-creds/app" => http(200, r#"{"data":{"password":"p","last_vault_rotation":"x","ttl":90}}"#),
+        _ => http(200, r#"{"data":{"host":"h"},"lease_id":"","lease_duration":2764800}"#),
+    })
+    .await;
+    let (any, kept) = (logical(&server, false), kv1(&server));
+    for (store, key, expected) in
+        [(&any, USER, true), (&any, "database/static-creds/app", true), (&any, "secret/app", false), (&kept, "app", false)]
+    {
+        let Reading::Found(found) = read(store.as_ref(), key, None).await else { unreachable!("{key}") };
+        assert_eq!(found.is_secret, expected, "{key}");
+        let Reading::Found(again) = read(store.as_ref(), key, None).await else { unreachable!("{key}") };
+        assert_eq!(again.is_secret, expected, "{key}, of the lease that is held");
+    }
+}
+
+#[tokio::test]
 async fn a_hint_says_when_a_lease_has_to_be_looked_at() {
     let database = Database::start(90).await;
     let store = logical(&database.server, false);
