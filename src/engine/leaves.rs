@@ -209,6 +209,7 @@ fn rows(servers: &[Server; 2]) -> Vec<Row> {
         rows.extend(of_the_object(specs));
         rows.extend(of_entries(specs, key));
     }
+    rows.extend(of_documents(&parameters, &servers[0]));
     for kind in ["SecretStore", "ClusterSecretStore"] {
         rows.extend(of_a_store(kind, &specs, servers));
     }
@@ -280,6 +281,35 @@ fn of_entries(specs: &Specs, key: &str) -> Vec<Row> {
         for (kind, another) in [("SecretStore", "ClusterSecretStore"), ("ClusterSecretStore", "SecretStore")] {
             add(&format!("{list}.sourceRef.storeRef.kind={kind}"), sourced.clone(), json!(kind), json!(another));
         }
+    }
+    rows
+}
+
+/// What only an ExternalParameter has.
+fn of_documents(specs: &Specs, server: &Server) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut add = |leaf: &str, more: Value, one: Value, other: Value| {
+        let mut around = specs.clone();
+        for (name, value) in more.as_object().into_iter().flatten() {
+            around.object[name] = value.clone();
+        }
+        rows.push(Row::new(format!("ExternalParameter.spec.{leaf}"), &around, [one, other]));
+    };
+    let json = json!({"target": {"format": "Json"}, "data": [{"key": "k.l", "remoteRef": {"key": "doc", "property": "a"}}]});
+    let search = json!({"target": {"name": "app"}, "dataFrom": [{"find": {"path": "x"}}]});
+    add("target.format=Keys", json!({"target": {"name": "app"}}), json!("Keys"), json!("Json"));
+    add("target.format=Json", json!({"target": {"name": "app"}}), json!("Json"), json!("Yaml"));
+    add("target.format=Yaml", json!({"target": {"name": "app"}}), json!("Yaml"), Value::Null);
+    add("target.fileName", json.clone(), json!("app.json"), Value::Null);
+    add("target.separator", json, json!("."), Value::Null);
+    add("target.trimPrefix", search, json!("x/"), Value::Null);
+    add("data[].type=String", json!({}), json!("String"), json!("Json"));
+    add("data[].type=Json", json!({}), json!("Json"), Value::Null);
+    // What Vault makes is a secret by its own word.
+    let mut around = specs.clone();
+    around.own = json!({"provider": {"vault": {"server": server.url, "engine": "Logical", "auth": {"tokenSecretRef": {"name": "t"}}}}});
+    for (one, other) in [("Refuse", json!("Allow")), ("Allow", Value::Null)] {
+        rows.push(Row::new(format!("ExternalParameter.spec.sensitivity={one}"), &around, [json!(one), other]));
     }
     rows
 }

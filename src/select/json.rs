@@ -34,6 +34,8 @@ pub(super) enum Flaw {
     NotDotenv,
     #[error("it becomes longer than 8 MiB")]
     TooLarge,
+    #[error("a member's name in it is longer than 1000 bytes")]
+    LongName,
 }
 
 /// What a node is, told by its first character: the text was already checked.
@@ -50,6 +52,11 @@ pub(super) enum Shape {
 /// The one JSON text that the value is.
 pub(super) fn parse(value: &SecretValue) -> Result<&RawValue, Flaw> {
     serde_json::from_slice(value.expose()).map_err(|_| Flaw::NotJson)
+}
+
+/// The text that the value is; none when it is no text.
+pub(super) fn text(value: &SecretValue) -> Option<&str> {
+    std::str::from_utf8(value.expose()).ok()
 }
 
 pub(super) fn shape(node: &RawValue) -> Shape {

@@ -1,8 +1,9 @@
-//! From what was seen to the keys of a Secret: properties are selected, maps are spread, names become keys. Pure.
+//! From what was seen to the keys of a target: properties are selected, maps are spread, names become keys. Pure.
 //!
 //! All or nothing: every entry that cannot be used is named, and nothing is assembled. No message holds any part of a value;
 //! names of members may stand in one, because they become names of keys.
 
+mod document;
 mod json;
 mod jsonpath;
 mod key;
@@ -12,7 +13,7 @@ mod property;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     crd::v1alpha1::{Entry, Place, Reference, RemoteValue},
@@ -21,12 +22,13 @@ use crate::{
     name::{RemoteKey, TargetKind},
     secret::SecretValue,
 };
+pub use document::Syntax;
 use json::Shape;
 use property::Miss;
 
-/// Bytes of all values of one Secret: Kubernetes' own limit.
+/// Bytes of all values of one target: Kubernetes' own limit.
 pub const MAX_BYTES: usize = 1 << 20;
-/// Keys of one Secret: what is written about them must fit beside them.
+/// Keys of one target or members of its document: what is written about them must fit beside them.
 pub const MAX_KEYS: usize = 2000;
 
 /// The entry at fault.
@@ -37,17 +39,65 @@ pub struct EntryFault {
     pub fault: Fault,
 }
 
+/// What the target is made like.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout<'a> {
+    pub kind: TargetKind,
+    /// Cut from the start of every name.
+    pub trim: Option<&'a str>,
+    /// One document instead of one key for each value.
+    pub document: Option<Document<'a>>,
+    /// What a system marks as a secret may not stand there.
+    pub refuses_secrets: bool,
+}
+
+/// One key that holds all values.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    pub syntax: Syntax,
+    pub file: &'a str,
+    /// What parts a name into the names of a hierarchy.
+    pub separator: Option<&'a str>,
+}
+
+impl Layout<'_> {
+    /// The key that is made of a remote name.
+    #[must_use]
+    pub fn key_of(&self, name: &str) -> String {
+        let name = self.trimmed(name);
+        if self.document.is_some() { name.to_owned() } else { key::convert(name) }
+    }
+
+    /// One key for each value, as a Secret has it.
+    #[must_use]
+    pub const fn keys(kind: TargetKind) -> Self {
+        Self { kind, trim: None, document: None, refuses_secrets: false }
+    }
+
+    fn trimmed<'n>(&self, name: &'n str) -> &'n str {
+        self.trim.and_then(|trim| name.strip_prefix(trim)).unwrap_or(name)
+    }
+}
+
+/// What a target is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Assembled {
+    pub data: BTreeMap<String, SecretValue>,
+    /// The keys of all values, whether they are the target's or those of its document.
+    pub keys: BTreeSet<String>,
+}
+
 /// The data of the target that these entries make. `data` wins over `dataFrom`; in a `ConfigMap` a later `dataFrom` wins over an
 /// earlier one.
 ///
 /// # Errors
 /// Every entry that was not found, is unknown, or cannot be used, in order; if each alone can be used, what collides, then what is
 /// too large.
-pub fn assemble(kind: TargetKind, entries: &[(Entry<'_>, &Sighting)]) -> Result<BTreeMap<String, SecretValue>, Vec<EntryFault>> {
+pub fn assemble(layout: &Layout<'_>, entries: &[(Entry<'_>, &Sighting)]) -> Result<Assembled, Vec<EntryFault>> {
     let mut parts = Vec::new();
     let mut faults = Vec::new();
     for (index, (entry, sighting)) in entries.iter().enumerate() {
-        match select(entry, sighting) {
+        match select(layout, entry, sighting) {
             Ok(part) => parts.push(part),
             Err(fault) => faults.push(EntryFault { entry: index, fault }),
         }
@@ -55,33 +105,71 @@ pub fn assemble(kind: TargetKind, entries: &[(Entry<'_>, &Sighting)]) -> Result<
     if !faults.is_empty() {
         return Err(faults);
     }
-    let sizes: Vec<usize> = parts.iter().map(|part| part.values().map(SecretValue::len).sum()).collect();
-    let data = merge(entries, parts, kind == TargetKind::ConfigMap).map_err(|fault| vec![fault])?;
-    check_size(&data, &sizes).map_err(|fault| vec![fault])?;
-    Ok(data)
+    let sizes: Vec<usize> = parts.iter().map(|part| part.values().map(|piece| piece.value.len()).sum()).collect();
+    let merged = merge(entries, parts, layout.kind == TargetKind::ConfigMap).map_err(|fault| vec![fault])?;
+    lay_out(layout, merged, &sizes).map_err(|fault| vec![fault])
 }
 
-/// The key that a search makes of a remote name.
-#[must_use]
-pub fn key_of(name: &RemoteKey) -> String {
-    key::convert(name.as_str())
+/// The values in the form that the target has.
+fn lay_out(layout: &Layout<'_>, merged: Merged, sizes: &[usize]) -> Result<Assembled, EntryFault> {
+    let keys: BTreeSet<String> = merged.keys().cloned().collect();
+    let bytes = merged.values().map(|(_, piece)| piece.value.len()).sum();
+    check_size(layout.kind, bytes, keys.len(), sizes)?;
+    let data = match layout.document {
+        None => merged.into_iter().map(|(key, (_, piece))| (key, piece.value)).collect(),
+        Some(Document { syntax, file, separator }) => {
+            let document = document::render(&merged, syntax, separator)?;
+            check_size(layout.kind, document.len(), keys.len(), sizes)?;
+            BTreeMap::from([(file.to_owned(), document)])
+        }
+    };
+    Ok(Assembled { data, keys })
 }
 
-type Part = BTreeMap<String, SecretValue>;
+type Part = BTreeMap<String, Piece>;
+/// The values of all entries, each with the entry that gave it.
+type Merged = BTreeMap<String, (usize, Piece)>;
+
+/// One value on its way into a target.
+struct Piece {
+    value: SecretValue,
+    /// Its text is JSON and means what JSON says; else it is a string.
+    is_json: bool,
+}
 
 /// What one entry gives.
-fn select(entry: &Entry<'_>, sighting: &Sighting) -> Result<Part, Fault> {
+fn select(layout: &Layout<'_>, entry: &Entry<'_>, sighting: &Sighting) -> Result<Part, Fault> {
+    if layout.refuses_secrets {
+        refuse_secrets(entry, sighting)?;
+    }
     match (entry.reference, sighting) {
         (Reference::Value(reference), Sighting::Value(reading)) => {
             let value = single(found(reading)?, reference)?;
-            Ok(BTreeMap::from([(own_key(entry.place)?, value)]))
+            if entry.is_json {
+                check_json(&value, reference)?;
+            }
+            Ok(BTreeMap::from([(own_key(entry.place, layout)?, Piece { value, is_json: entry.is_json })]))
         }
-        (Reference::Extract(reference), Sighting::Value(reading)) => spread(found(reading)?, reference),
-        (Reference::Find(_), Sighting::Found(found)) => rename(&found.as_ref().map_err(Clone::clone)?.values),
+        (Reference::Extract(reference), Sighting::Value(reading)) => spread(layout, found(reading)?, reference),
+        (Reference::Find(_), Sighting::Found(found)) => rename(layout, &found.as_ref().map_err(Clone::clone)?.values),
         (Reference::Find(_), Sighting::Value(_)) | (Reference::Value(_) | Reference::Extract(_), Sighting::Found(_)) => {
             Err(Fault::new(Class::Bug, Reason::InvalidData, "another kind of answer was given than was asked for"))
         }
     }
+}
+
+/// What the system itself marks as a secret is refused by its name, whole or in part.
+fn refuse_secrets(entry: &Entry<'_>, sighting: &Sighting) -> Result<(), Fault> {
+    let name = match (entry.reference, sighting) {
+        (Reference::Value(reference) | Reference::Extract(reference), Sighting::Value(Reading::Found(fetched))) => {
+            fetched.is_secret.then_some(reference.key.as_str())
+        }
+        (_, Sighting::Found(Ok(found))) => found.values.iter().find(|(_, fetched)| fetched.is_secret).map(|(name, _)| name.as_str()),
+        (_, Sighting::Value(_) | Sighting::Found(Err(_))) => None,
+    };
+    let Some(name) = name else { return Ok(()) };
+    let remedy = "take it with an ExternalSecret, or set sensitivity to Allow";
+    Err(Fault::invalid(Reason::SensitiveValue, format!("remote key {} is a secret by its store's own word: {remedy}", quote(name))))
 }
 
 fn found(reading: &Reading) -> Result<&Fetched, Fault> {
@@ -91,16 +179,29 @@ fn found(reading: &Reading) -> Result<&Fetched, Fault> {
     }
 }
 
-fn own_key(place: Place<'_>) -> Result<String, Fault> {
+/// The value of an entry of type Json: null is no value, as everywhere.
+fn check_json(value: &SecretValue, reference: &RemoteValue) -> Result<(), Fault> {
+    match json::parse(value).map(json::shape) {
+        Ok(Shape::Null) => {
+            Err(Fault::invalid(Reason::EmptyValue, format!("{} is null: store a value, or remove the entry", shown(reference))))
+        }
+        Ok(_) => Ok(()),
+        Err(flaw) => {
+            Err(Fault::invalid(Reason::InvalidData, format!("{} has type Json, and {flaw}: correct one of them", shown(reference))))
+        }
+    }
+}
+
+fn own_key(place: Place<'_>, layout: &Layout<'_>) -> Result<String, Fault> {
     match place {
-        Place::Data(key) if key::is_valid(key) => Ok(key.to_owned()),
-        Place::Data(key) => Err(Fault::invalid(
-            Reason::InvalidSpec,
-            format!(
-                "secretKey {} is no key of a Secret: use at most 253 letters, digits, '-', '_' and '.', not beginning with '..'",
-                quote(key)
-            ),
-        )),
+        Place::Data(key) => {
+            let (key, kind) = (layout.trimmed(key), layout.kind);
+            if layout.document.is_some() || key::is_valid(key) {
+                return Ok(key.to_owned());
+            }
+            let rule = "use at most 253 letters, digits, '-', '_' and '.', not beginning with '..'";
+            Err(Fault::invalid(Reason::InvalidSpec, format!("key {} is no key of a {kind}: {rule}", quote(key))))
+        }
         Place::DataFrom(_) => Err(Fault::new(Class::Bug, Reason::InvalidSpec, "an entry of dataFrom has no key of its own")),
     }
 }
@@ -165,9 +266,9 @@ fn unusable(reference: &RemoteValue, property: &str, miss: Miss) -> Fault {
 }
 
 /// Every member of a JSON object. A single empty string is a value; null is none.
-fn spread(fetched: &Fetched, reference: &RemoteValue) -> Result<Part, Fault> {
+fn spread(layout: &Layout<'_>, fetched: &Fetched, reference: &RemoteValue) -> Result<Part, Fault> {
     let selected = match (fetched.form, reference.property.as_deref()) {
-        (Form::Map, None) => return spread_map(&fetched.value, reference),
+        (Form::Map, None) => return spread_map(layout, &fetched.value, reference),
         (Form::Whole, None) => Some(fetched.value.clone()),
         (_, Some(property)) => part_of(fetched, reference, property)?,
     };
@@ -192,19 +293,21 @@ fn spread(fetched: &Fetched, reference: &RemoteValue) -> Result<Part, Fault> {
         if json::shape(node) == Shape::Null {
             return Err(empty(&format!("has a null member {}", quote(&name))));
         }
-        part.insert(&name, json::deliver(node).map_err(flawed)?)?;
+        let is_json = layout.document.is_some();
+        let value = if is_json { SecretValue::from(node.get().to_owned()) } else { json::deliver(node).map_err(flawed)? };
+        part.insert(layout, &name, Piece { value, is_json })?;
     }
     if part.values.is_empty() { Err(empty("has no members")) } else { Ok(part.values) }
 }
 
 /// Every member of a map of bytes, byte by byte.
-fn spread_map(value: &SecretValue, reference: &RemoteValue) -> Result<Part, Fault> {
+fn spread_map(layout: &Layout<'_>, value: &SecretValue, reference: &RemoteValue) -> Result<Part, Fault> {
     let flawed = |flaw: json::Flaw| {
         Fault::invalid(Reason::InvalidData, format!("{} cannot be extracted, {flaw}: correct the value", shown(reference)))
     };
     let mut part = Keys::default();
     for (name, bytes) in map::members(value).map_err(flawed)? {
-        part.insert(&name, bytes)?;
+        part.insert(layout, &name, Piece { value: bytes, is_json: false })?;
     }
     if part.values.is_empty() {
         return Err(Fault::invalid(Reason::EmptyValue, format!("{} has no members: store a value, or remove it", shown(reference))));
@@ -213,7 +316,7 @@ fn spread_map(value: &SecretValue, reference: &RemoteValue) -> Result<Part, Faul
 }
 
 /// Every value of a search, under its name.
-fn rename(found: &BTreeMap<RemoteKey, Fetched>) -> Result<Part, Fault> {
+fn rename(layout: &Layout<'_>, found: &BTreeMap<RemoteKey, Fetched>) -> Result<Part, Fault> {
     if found.is_empty() {
         return Err(Fault::absent(Reason::NoMatch, "no remote key matches: correct find, or create a value with such a name"));
     }
@@ -223,7 +326,8 @@ fn rename(found: &BTreeMap<RemoteKey, Fetched>) -> Result<Part, Fault> {
             let remedy = "store a value, or narrow find";
             return Err(Fault::invalid(Reason::EmptyValue, format!("remote key {} is empty: {remedy}", quote(name.as_str()))));
         }
-        part.insert(name.as_str(), whole(fetched, || format!("remote key {}", quote(name.as_str())))?)?;
+        let value = whole(fetched, || format!("remote key {}", quote(name.as_str())))?;
+        part.insert(layout, name.as_str(), Piece { value, is_json: false })?;
     }
     Ok(part.values)
 }
@@ -236,23 +340,23 @@ struct Keys {
 }
 
 impl Keys {
-    fn insert(&mut self, name: &str, value: SecretValue) -> Result<(), Fault> {
-        let key = key::convert(name);
-        if !key::is_valid(&key) {
-            let detail = format!("remote name {} gives no valid key of a Secret: rename it, or take it with data", quote(name));
+    fn insert(&mut self, layout: &Layout<'_>, name: &str, piece: Piece) -> Result<(), Fault> {
+        let key = layout.key_of(name);
+        if layout.document.is_none() && !key::is_valid(&key) {
+            let detail = format!("remote name {} gives no valid key of a {}: rename it, or take it with data", quote(name), layout.kind);
             return Err(Fault::invalid(Reason::InvalidData, detail));
         }
         if let Some(other) = self.names.insert(key.clone(), name.to_owned()) {
             let detail = format!("remote names {} and {} both give key {}: rename one", quote(&other), quote(name), quote(&key));
             return Err(Fault::invalid(Reason::KeyCollision, detail));
         }
-        self.values.insert(key, value);
+        self.values.insert(key, piece);
         Ok(())
     }
 }
 
 /// Puts the parts together: `data` over `dataFrom`, and among equals no key twice, unless a later `dataFrom` wins.
-fn merge(entries: &[(Entry<'_>, &Sighting)], parts: Vec<Part>, later_wins: bool) -> Result<Part, EntryFault> {
+fn merge(entries: &[(Entry<'_>, &Sighting)], parts: Vec<Part>, later_wins: bool) -> Result<Merged, EntryFault> {
     let (mut data, mut from) = (BTreeMap::new(), BTreeMap::new());
     for (index, part) in parts.into_iter().enumerate() {
         let place = entries[index].0.place;
@@ -261,26 +365,26 @@ fn merge(entries: &[(Entry<'_>, &Sighting)], parts: Vec<Part>, later_wins: bool)
             Place::DataFrom(_) => &mut from,
         };
         for (key, value) in part {
-            if let Some((other, _)) = layer.insert(key.clone(), (place, value)) {
+            if let Some((other, _)) = layer.insert(key.clone(), (index, value)) {
                 if later_wins && matches!(place, Place::DataFrom(_)) {
                     continue;
                 }
+                let other = entries[other].0.place;
                 let detail = format!("key {} comes from {other} and from {place}: rename it in one of them, or remove one", quote(&key));
                 return Err(EntryFault { entry: index, fault: Fault::invalid(Reason::KeyCollision, detail) });
             }
         }
     }
     from.extend(data);
-    Ok(from.into_iter().map(|(key, (_, value))| (key, value)).collect())
+    Ok(from)
 }
 
 /// The largest entry is named.
-fn check_size(data: &Part, sizes: &[usize]) -> Result<(), EntryFault> {
-    let bytes: usize = data.values().map(SecretValue::len).sum();
+fn check_size(kind: TargetKind, bytes: usize, keys: usize, sizes: &[usize]) -> Result<(), EntryFault> {
     let detail = if bytes > MAX_BYTES {
-        format!("the values are {bytes} bytes together, a Secret holds at most {MAX_BYTES}: take fewer or smaller values")
-    } else if data.len() > MAX_KEYS {
-        format!("there are {} keys, at most {MAX_KEYS} can be written: take fewer values", data.len())
+        format!("the values are {bytes} bytes together, a {kind} holds at most {MAX_BYTES}: take fewer or smaller values")
+    } else if keys > MAX_KEYS {
+        format!("there are {keys} keys, at most {MAX_KEYS} can be written: take fewer values")
     } else {
         return Ok(());
     };

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{EntryFault, MAX_BYTES, MAX_KEYS, assemble};
+use super::{Document, EntryFault, Layout, MAX_BYTES, MAX_KEYS, Syntax, assemble};
 use crate::{
-    crd::v1alpha1::ExternalSecretSpec,
+    crd::v1alpha1::{ExternalParameterSpec, ExternalSecretSpec},
     fault::{Class, Fault, Reason},
     item::{Fetched, Form, Reading, Sighting},
     name::{ProviderKind, RemoteKey, TargetKind},
@@ -18,11 +18,11 @@ use crate::{
 const CANARY: &str = "cAnArY";
 
 fn value(bytes: &[u8]) -> Sighting {
-    Sighting::Value(Reading::Found(Fetched { value: SecretValue::new(bytes.to_vec()), form: Form::Whole, version: None }))
+    Sighting::Value(Reading::Found(Fetched { value: SecretValue::new(bytes.to_vec()), form: Form::Whole, version: None, is_secret: false }))
 }
 
 fn names(found: &[(&str, &str)]) -> Sighting {
-    let fetched = |text: &str| Fetched { value: SecretValue::from(text.to_owned()), form: Form::Whole, version: None };
+    let fetched = |text: &str| Fetched { value: SecretValue::from(text.to_owned()), form: Form::Whole, version: None, is_secret: false };
     let key = |name: &str| RemoteKey::parse(ProviderKind::File, name).unwrap();
     let values: std::collections::BTreeMap<_, _> = found.iter().map(|(name, text)| (key(name), fetched(text))).collect();
     Sighting::Found(Ok(values.into()))
@@ -35,7 +35,7 @@ fn assembled(spec: Value, sightings: &[Sighting]) -> Result<BTreeMap<String, Str
     let spec: ExternalSecretSpec = serde_json::from_value(spec).expect("the fixture is a spec");
     let entries: Vec<_> = spec.entries().expect("the fixture has entries").into_iter().zip(sightings).collect();
     assert_eq!(entries.len(), sightings.len());
-    let data = assemble(TargetKind::Secret, &entries)?;
+    let data = assemble(&Layout::keys(TargetKind::Secret), &entries)?.data;
     Ok(data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(value.expose()).into_owned())).collect())
 }
 
@@ -60,7 +60,12 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// A Secret or ConfigMap as provider `kubernetes` gives it.
 fn map(document: &str) -> Sighting {
-    Sighting::Value(Reading::Found(Fetched { value: SecretValue::from(document.to_owned()), form: Form::Map, version: None }))
+    Sighting::Value(Reading::Found(Fetched {
+        value: SecretValue::from(document.to_owned()),
+        form: Form::Map,
+        version: None,
+        is_secret: false,
+    }))
 }
 
 #[test]
@@ -72,8 +77,8 @@ fn a_member_of_a_map_is_taken_byte_by_byte() {
         reference["property"] = json!(property);
         let spec = json!({"secretStoreRef": {"name": "s"}, "data": [{"secretKey": "k", "remoteRef": reference}]});
         let spec: ExternalSecretSpec = serde_json::from_value(spec).unwrap();
-        let data = assemble(TargetKind::Secret, &[(spec.entries().unwrap()[0], &map(document))]);
-        data.map(|data| data["k"].expose().to_vec()).map_err(|faults| only(faults).reason)
+        let data = assemble(&Layout::keys(TargetKind::Secret), &[(spec.entries().unwrap()[0], &map(document))]);
+        data.map(|assembled| assembled.data["k"].expose().to_vec()).map_err(|faults| only(faults).reason)
     };
     let cases = [
         (Some("bin"), Ok(&b"\x00\xff"[..])),
@@ -106,8 +111,8 @@ fn extract_gives_every_member_of_a_map_byte_by_byte() {
     let of = |document: &str| {
         let spec = json!({"secretStoreRef": {"name": "s"}, "dataFrom": [{"extract": {"key": "doc"}}]});
         let spec: ExternalSecretSpec = serde_json::from_value(spec).unwrap();
-        let data = assemble(TargetKind::Secret, &[(spec.entries().unwrap()[0], &map(document))]);
-        data.map(|data| data.into_iter().map(|(key, value)| (key, value.expose().to_vec())).collect::<Vec<_>>())
+        let data = assemble(&Layout::keys(TargetKind::Secret), &[(spec.entries().unwrap()[0], &map(document))]);
+        data.map(|assembled| assembled.data.into_iter().map(|(key, value)| (key, value.expose().to_vec())).collect::<Vec<_>>())
             .map_err(|faults| only(faults).reason)
     };
     let expected = vec![("bin".to_owned(), vec![0, 255]), ("empty".to_owned(), vec![]), ("tls.crt".to_owned(), b"x".to_vec())];
@@ -125,7 +130,7 @@ fn bytes_are_bytes() {
     }))
     .unwrap();
     for bytes in [&b"\xff\x00\xfe"[..], b" {\"a\": 1}\n", b"null", b"\"x\"", b"\r\n"] {
-        let data = assemble(TargetKind::Secret, &[(spec.entries().unwrap()[0], &value(bytes))]).unwrap();
+        let data = assemble(&Layout::keys(TargetKind::Secret), &[(spec.entries().unwrap()[0], &value(bytes))]).unwrap().data;
         assert_eq!(data["k"].expose(), bytes);
     }
 }
@@ -442,7 +447,7 @@ fn in_a_config_map_the_later_source_wins_and_data_over_all() {
     .unwrap();
     let sightings = [value(b"own"), value(br#"{"a": "1", "b": "first", "c": "kept"}"#), value(br#"{"a": "2", "b": "second"}"#)];
     let entries: Vec<_> = spec.entries().unwrap().into_iter().zip(&sightings).collect();
-    let data = assemble(TargetKind::ConfigMap, &entries).unwrap();
+    let data = assemble(&Layout::keys(TargetKind::ConfigMap), &entries).unwrap().data;
     let data: BTreeMap<String, String> =
         data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(value.expose()).into_owned())).collect();
     assert_eq!(data, pairs(&[("a", "own"), ("b", "second"), ("c", "kept")]));
@@ -592,5 +597,199 @@ proptest! {
         let _ = selected(&text, &property);
         let _ = selected(r#"{"a": [[1, {"a": 2}], "a"], "0": {"a": "x"}}"#, &property);
         let _ = selected(r#"{"a": [[1, {"a": 2}], "a"], "0": {"a": "x"}}"#, &format!("$[{property}]"));
+    }
+}
+
+const IN_YAML: Layout<'static> = Layout {
+    document: Some(Document { syntax: Syntax::Yaml, file: "app.yaml", separator: Some("/") }),
+    trim: Some("app/"),
+    ..Layout::keys(TargetKind::ConfigMap)
+};
+
+/// Assembles a parameter's spec (without its store), as text.
+fn laid_out(layout: &Layout<'_>, spec: Value, sightings: &[Sighting]) -> Result<BTreeMap<String, String>, Vec<EntryFault>> {
+    let mut spec = spec;
+    spec["secretStoreRef"] = json!({"name": "s"});
+    let spec: ExternalParameterSpec = serde_json::from_value(spec).expect("the fixture is a spec");
+    let entries: Vec<_> = spec.entries().expect("the fixture has entries").into_iter().zip(sightings).collect();
+    assert_eq!(entries.len(), sightings.len());
+    let made = assemble(layout, &entries)?;
+    Ok(made.data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(value.expose()).into_owned())).collect())
+}
+
+#[test]
+fn a_document_has_types_where_the_source_has_them_and_text_elsewhere() {
+    let spec = json!({
+        "data": [
+            {"key": "app/text", "remoteRef": {"key": "a"}},
+            {"key": "app/number", "type": "Json", "remoteRef": {"key": "b"}},
+            {"key": "part", "remoteRef": {"key": "c", "property": "port"}},
+            {"key": "typed/part", "type": "Json", "remoteRef": {"key": "c", "property": "port"}},
+        ],
+        "dataFrom": [{"extract": {"key": "d"}}, {"find": {"path": "app"}}, {"extract": {"key": "e"}}],
+    });
+    let sightings = [
+        value(b"8080"),
+        value(b" 12345678901234567890 "),
+        value(br#"{"port": 1.10}"#),
+        value(br#"{"port": 1.10}"#),
+        value(br#"{"text": "loses", "flag": true, "name": "true", "list": [1, {"b": null, "a": "x"}], "later": 1}"#),
+        names(&[("app/log/level", "10"), ("app/later", "loses")]),
+        map(r#"{"later": "1", "cert.pem": "text"}"#),
+    ];
+    let expected = r#""cert.pem": "text"
+"flag": true
+"later": "1"
+"list": [1, {"a": "x", "b": null}]
+"log":
+  "level": "10"
+"name": "true"
+"number": 12345678901234567890
+"part": "1.10"
+"text": "8080"
+"typed":
+  "part": 1.10
+"#;
+    assert_eq!(laid_out(&IN_YAML, spec, &sightings).unwrap(), pairs(&[("app.yaml", expected)]));
+}
+
+#[test]
+fn a_prefix_is_cut_once_from_every_name_that_begins_with_it() {
+    let spec = json!({
+        "data": [{"key": "app/app/own", "remoteRef": {"key": "a"}}, {"key": "other/own", "remoteRef": {"key": "a"}}],
+        "dataFrom": [{"find": {"path": "app"}}, {"extract": {"key": "d"}}],
+    });
+    let sightings = [value(b"x"), value(b"x"), names(&[("app/db/host", "h"), ("apple", "x")]), value(br#"{"app/e": "e"}"#)];
+    let keys = Layout { trim: Some("app/"), ..Layout::keys(TargetKind::ConfigMap) };
+    let spec_of_keys = json!({"dataFrom": spec["dataFrom"]});
+    let found = laid_out(&keys, spec_of_keys, &sightings[2..]).unwrap();
+    assert_eq!(found, pairs(&[("apple", "x"), ("db_host", "h"), ("e", "e")]));
+    let document = laid_out(&IN_YAML, spec, &sightings).unwrap();
+    let expected = "\"app\":\n  \"own\": \"x\"\n\"apple\": \"x\"\n\"db\":\n  \"host\": \"h\"\n\"e\": \"e\"\n\"other\":\n  \"own\": \"x\"\n";
+    assert_eq!(document, pairs(&[("app.yaml", expected)]));
+    let twice = json!({"data": [{"key": "app/a", "remoteRef": {"key": "a"}}, {"key": "a", "remoteRef": {"key": "a"}}]});
+    let fault = only(laid_out(&keys, twice, &[value(b"x"), value(b"x")]).unwrap_err());
+    assert_eq!(fault.reason, Reason::KeyCollision);
+    assert!(fault.detail.contains("data[app/a]") && fault.detail.contains("data[a]"), "{fault}");
+    for layout in [&keys, &IN_YAML] {
+        let fault = only(laid_out(layout, json!({"dataFrom": [{"extract": {"key": "d"}}]}), &[value(br#"{"app/": "x"}"#)]).unwrap_err());
+        assert_eq!(fault.reason, Reason::InvalidData, "nothing is left of the name: {fault}");
+    }
+}
+
+#[test]
+fn what_lies_below_a_value_is_refused_by_both_names_wherever_they_come_from() {
+    let extract = |text: &str| value(text.as_bytes());
+    let both = json!({"data": [{"key": "a/b", "remoteRef": {"key": "x"}}], "dataFrom": [{"extract": {"key": "y"}}]});
+    for (spec, sightings) in [
+        (both.clone(), vec![value(b"1"), extract(r#"{"a": "2"}"#)]),
+        (both, vec![value(b"1"), extract(r#"{"a": {"c": 2}}"#)]),
+        (json!({"dataFrom": [{"extract": {"key": "y"}}]}), vec![extract(r#"{"a": 1, "a/b": 2}"#)]),
+        (json!({"dataFrom": [{"find": {}}]}), vec![names(&[("app/a", "1"), ("a/b", "2")])]),
+    ] {
+        let fault = only(laid_out(&IN_YAML, spec, &sightings).unwrap_err());
+        assert_eq!(fault.reason, Reason::KeyCollision);
+        assert!(fault.detail.contains("\"a\"") && fault.detail.contains("\"a/b\""), "{fault}");
+    }
+    let flat = Layout { document: Some(Document { separator: None, ..IN_YAML.document.unwrap() }), ..IN_YAML };
+    assert!(laid_out(&flat, json!({"dataFrom": [{"extract": {"key": "y"}}]}), &[extract(r#"{"a": 1, "a/b": 2}"#)]).is_ok());
+}
+
+#[test]
+fn bytes_that_are_no_text_stand_in_keys_and_are_refused_by_name_in_a_document() {
+    let spec = json!({"data": [{"key": "good", "remoteRef": {"key": "a"}}, {"key": "bin", "remoteRef": {"key": "b"}}]});
+    let sightings = [value(b"x"), value(b"\xff\xfe")];
+    let of_keys = laid_out(&Layout::keys(TargetKind::ConfigMap), spec.clone(), &sightings).unwrap();
+    assert_eq!(of_keys.keys().collect::<Vec<_>>(), ["bin", "good"]);
+    let faults = laid_out(&IN_YAML, spec, &sightings).unwrap_err();
+    assert_eq!((faults[0].entry, faults[0].fault.reason), (1, Reason::InvalidData));
+    assert!(faults[0].fault.detail.contains("\"bin\""), "{faults:?}");
+}
+
+#[test]
+fn an_entry_of_type_json_must_be_json_in_every_format() {
+    let spec = json!({"data": [{"key": "k", "type": "Json", "remoteRef": {"key": "a"}}]});
+    for layout in [&Layout::keys(TargetKind::ConfigMap), &IN_YAML] {
+        for (text, reason) in
+            [("yes", Reason::InvalidData), ("{", Reason::InvalidData), ("null", Reason::EmptyValue), ("", Reason::EmptyValue)]
+        {
+            let fault = only(laid_out(layout, spec.clone(), &[value(text.as_bytes())]).unwrap_err());
+            assert_eq!(fault.reason, reason, "{text}: {fault}");
+        }
+    }
+    let kept = laid_out(&Layout::keys(TargetKind::ConfigMap), spec, &[value(b"{ \"b\": 1, \"a\": 2 }")]).unwrap();
+    assert_eq!(kept["k"], "{ \"b\": 1, \"a\": 2 }", "in keys it stays as it is written");
+}
+
+fn marked(sighting: Sighting) -> Sighting {
+    match sighting {
+        Sighting::Value(Reading::Found(fetched)) => Sighting::Value(Reading::Found(Fetched { is_secret: true, ..fetched })),
+        Sighting::Found(Ok(mut found)) => {
+            found.values.values_mut().skip(1).for_each(|fetched| fetched.is_secret = true);
+            Sighting::Found(Ok(found))
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn what_its_store_marks_as_a_secret_is_refused_by_name_whole_in_part_and_among_others() {
+    let refusing = Layout { refuses_secrets: true, ..Layout::keys(TargetKind::ConfigMap) };
+    let single = json!({"data": [{"key": "k", "remoteRef": {"key": "db/password"}}]});
+    let part = json!({"data": [{"key": "k", "remoteRef": {"key": "db/password", "property": "user"}}]});
+    let extract = json!({"dataFrom": [{"extract": {"key": "db/password"}}]});
+    let find = json!({"dataFrom": [{"find": {"path": "db"}}]});
+    for (spec, sighting) in [
+        (single, value(CANARY.as_bytes())),
+        (part, map(r#"{"user": "cAnArY"}"#)),
+        (extract, value(br#"{"user": "cAnArY"}"#)),
+        (find, names(&[("db/host", "h"), ("db/password", CANARY)])),
+    ] {
+        let refused = laid_out(&refusing, spec.clone(), &[marked(sighting.clone())]).unwrap_err();
+        let fault = only(refused);
+        assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::SensitiveValue));
+        assert!(fault.detail.contains("\"db/password\"") && !fault.detail.contains(CANARY), "{fault}");
+        assert!(laid_out(&refusing, spec.clone(), &[sighting.clone()]).is_ok(), "what is not marked is a parameter");
+        let allowing = Layout { refuses_secrets: false, ..refusing };
+        assert!(laid_out(&allowing, spec, &[marked(sighting)]).is_ok());
+    }
+}
+
+#[test]
+fn a_document_is_bounded_like_a_target() {
+    let spec = json!({"dataFrom": [{"extract": {"key": "doc"}}]});
+    let many: serde_json::Map<String, Value> = (0..=MAX_KEYS).map(|n| (format!("k{n}"), json!("x"))).collect();
+    let quotes = json!({"k": "\"".repeat(MAX_BYTES / 2)});
+    for document in [Value::from(many), quotes] {
+        let fault = only(laid_out(&IN_YAML, spec.clone(), &[value(document.to_string().as_bytes())]).unwrap_err());
+        assert_eq!(fault.reason, Reason::TooLarge, "{fault}");
+    }
+}
+
+proptest! {
+    /// Whatever the values are: a reader gets them back, and their order changes no byte.
+    #[test]
+    fn a_document_says_what_it_was_made_of(values in prop::collection::btree_map("[a-z]{1,3}(/[a-z]{1,3}){0,2}", ".{1,12}", 1..8)) {
+        let data: Vec<Value> = values.keys().map(|key| json!({"key": key, "remoteRef": {"key": "a"}})).collect();
+        let sightings: Vec<Sighting> = values.values().map(|text| value(text.as_bytes())).collect();
+        let reversed: Vec<Value> = data.iter().rev().cloned().collect();
+        let backwards: Vec<Sighting> = sightings.iter().rev().cloned().collect();
+        let layout = Layout { trim: None, ..IN_YAML };
+        match (laid_out(&layout, json!({"data": data}), &sightings), laid_out(&layout, json!({"data": reversed}), &backwards)) {
+            (Ok(one), Ok(other)) => {
+                prop_assert_eq!(&one, &other);
+                let read: Value = serde_saphyr::from_str(&one["app.yaml"]).unwrap();
+                for (key, text) in &values {
+                    prop_assert_eq!(read.pointer(&format!("/{key}")), Some(&json!(text)));
+                }
+            }
+            (Err(one), Err(other)) => {
+                prop_assert_eq!(one[0].fault.reason, Reason::KeyCollision);
+                prop_assert_eq!(other[0].fault.reason, Reason::KeyCollision);
+                let below = |upper: &String| values.keys().any(|key| key.starts_with(&format!("{upper}/")));
+                prop_assert!(values.keys().any(below), "only what lies below another is refused");
+            }
+            (one, other) => prop_assert!(false, "the order decides: {:?} {:?}", one, other),
+        }
     }
 }

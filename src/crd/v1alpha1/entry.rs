@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{DataFromEntry, ExternalParameterSpec, ExternalSecretSpec, Find, RemoteValue, SourceRef, StoreRef};
+use super::{
+    DataFromEntry, ExternalParameterSpec, ExternalSecretSpec, Find, ParameterEntry, ParameterType, RemoteValue, SourceRef, StoreRef,
+};
 use crate::fault::{Fault, Reason, quote};
 
 /// One entry: where it stands, where it looks, what it asks for.
@@ -11,6 +13,8 @@ pub struct Entry<'a> {
     pub place: Place<'a>,
     pub store: &'a StoreRef,
     pub reference: Reference<'a>,
+    /// The value's text is JSON and means what JSON says.
+    pub is_json: bool,
 }
 
 /// Where an entry stands, as status names it: `data[<key>]` or `dataFrom[<index>]`.
@@ -47,7 +51,7 @@ impl ExternalSecretSpec {
     /// `InvalidSpec` for what the schema refuses too: no entry at all, an entry without a store, not exactly one of `extract` and
     /// `find`.
     pub fn entries(&self) -> Result<Vec<Entry<'_>>, Fault> {
-        let data = self.data.iter().flatten().map(|entry| (entry.secret_key.as_str(), &entry.remote_ref, entry.source_ref.as_ref()));
+        let data = self.data.iter().flatten().map(|entry| (entry.secret_key.as_str(), &entry.remote_ref, entry.source_ref.as_ref(), false));
         entries(self.secret_store_ref.as_ref(), data, self.data_from.as_deref())
     }
 }
@@ -58,25 +62,28 @@ impl ExternalParameterSpec {
     /// # Errors
     /// As for [`ExternalSecretSpec::entries`].
     pub fn entries(&self) -> Result<Vec<Entry<'_>>, Fault> {
-        let data = self.data.iter().flatten().map(|entry| (entry.key.as_str(), &entry.remote_ref, entry.source_ref.as_ref()));
+        let is_json = |entry: &ParameterEntry| entry.type_ == Some(ParameterType::Json);
+        let data = self.data.iter().flatten();
+        let data = data.map(|entry| (entry.key.as_str(), &entry.remote_ref, entry.source_ref.as_ref(), is_json(entry)));
         entries(self.secret_store_ref.as_ref(), data, self.data_from.as_deref())
     }
 }
 
-type Single<'a> = (&'a str, &'a RemoteValue, Option<&'a SourceRef>);
+type Single<'a> = (&'a str, &'a RemoteValue, Option<&'a SourceRef>, bool);
 
 fn entries<'a>(
     default: Option<&'a StoreRef>,
     data: impl Iterator<Item = Single<'a>>,
     data_from: Option<&'a [DataFromEntry]>,
 ) -> Result<Vec<Entry<'a>>, Fault> {
-    let data = data.map(|(key, remote, source)| {
+    let data = data.map(|(key, remote, source, is_json)| {
         let place = Place::Data(key);
-        Ok(Entry { place, store: store_of(place, source, default)?, reference: Reference::Value(remote) })
+        Ok(Entry { place, store: store_of(place, source, default)?, reference: Reference::Value(remote), is_json })
     });
     let data_from = data_from.into_iter().flatten().enumerate().map(|(index, entry)| {
         let place = Place::DataFrom(index);
-        Ok(Entry { place, store: store_of(place, entry.source_ref.as_ref(), default)?, reference: reference_of(place, entry)? })
+        let store = store_of(place, entry.source_ref.as_ref(), default)?;
+        Ok(Entry { place, store, reference: reference_of(place, entry)?, is_json: false })
     });
     let entries: Vec<_> = data.chain(data_from).collect::<Result<_, Fault>>()?;
     if entries.is_empty() { Err(invalid("spec needs at least one entry: add data or dataFrom")) } else { Ok(entries) }

@@ -31,7 +31,8 @@ use super::{CreationPolicy, DataFromEntry, DeletionPolicy, RefreshPolicy, Remote
 #[x_kube(
     validation = Rule::new("size(self.?data.orValue([])) + size(self.?dataFrom.orValue([])) > 0").message("needs at least one entry in data or dataFrom"),
     validation = Rule::new("has(self.secretStoreRef) || ((!has(self.data) || self.data.all(e, has(e.sourceRef))) && (!has(self.dataFrom) || self.dataFrom.all(e, has(e.sourceRef))))").message("an entry without sourceRef.storeRef needs spec.secretStoreRef"),
-    validation = Rule::new("!has(self.target) || self.target.?deletionPolicy.orValue('Retain') != 'Delete' || self.target.?creationPolicy.orValue('Owner') == 'Owner'").message("target.deletionPolicy Delete needs target.creationPolicy Owner: a ConfigMap that is not owned is never deleted")
+    validation = Rule::new("!has(self.target) || self.target.?deletionPolicy.orValue('Retain') != 'Delete' || self.target.?creationPolicy.orValue('Owner') == 'Owner'").message("target.deletionPolicy Delete needs target.creationPolicy Owner: a ConfigMap that is not owned is never deleted"),
+    validation = Rule::new("!has(self.data) || self.?target.?format.orValue('Keys') != 'Keys' || self.?target.?trimPrefix.hasValue() || self.data.all(e, e.key.matches('^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$'))").message("a key may hold letters, digits, '-', '_' and '.' only, unless target.format is Json or Yaml")
 )]
 pub struct ExternalParameterSpec {
     /// The store of every entry that names none of its own in `sourceRef.storeRef`.
@@ -68,24 +69,60 @@ pub struct ExternalParameterSpec {
     /// The `ConfigMap` to write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ParameterTarget>,
+
+    /// What happens to a value that its store marks as a secret: a Secret of Kubernetes, a typed secret of the file store, a credential
+    /// that Vault made. `Refuse` (the default): nothing is written, the reason is `SensitiveValue`. `Allow`: it is written, and everybody
+    /// who may read the `ConfigMap` sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensitivity: Option<Sensitivity>,
+}
+
+/// What happens to a value that its store marks as a secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum Sensitivity {
+    #[default]
+    Refuse,
+    Allow,
 }
 
 /// One key and where its value comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParameterEntry {
-    /// Key in the `ConfigMap`: letters, digits, '-', '_' and '.', not beginning with '..'.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"))]
+    /// Key in the `ConfigMap`: letters, digits, '-', '_' and '.', not beginning with '..'. In a document the name before it is parted by
+    /// `target.separator`: any text without white space.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^\S+$"))]
     pub key: String,
     /// The remote value.
     pub remote_ref: RemoteValue,
     /// Another store for this entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ref: Option<SourceRef>,
+    /// `String` (the default): the value stays the text that it is. `Json`: its text must be JSON, and in a document it is what JSON says:
+    /// a number, a truth value, a list, an object or a text.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_: Option<ParameterType>,
+}
+
+/// What the text of a value means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum ParameterType {
+    String,
+    Json,
+}
+
+/// How the values stand in the `ConfigMap`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum ParameterFormat {
+    #[default]
+    Keys,
+    Json,
+    Yaml,
 }
 
 /// The `ConfigMap` to write.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.?format.orValue('Keys') != 'Keys' || (!has(self.fileName) && !has(self.separator))").message("fileName and separator are for a document: set format to Json or Yaml"))]
 #[serde(rename_all = "camelCase")]
 pub struct ParameterTarget {
     /// Name of the `ConfigMap`; the object's own name without it.
@@ -100,4 +137,20 @@ pub struct ParameterTarget {
     /// after two looks at least a minute apart. Deleting this object is `creationPolicy`'s matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// `Keys` (the default): each value under its own key, what is no text in `binaryData`. `Json`, `Yaml`: one document of all values,
+    /// sorted; a value stays a string unless its source is typed: a member of an `extract`, or an entry of type Json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<ParameterFormat>,
+    /// Key that holds the document. Default `config.json` or `config.yaml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"))]
+    pub file_name: Option<String>,
+    /// What parts a name into the names of a hierarchy in the document, such as `/` or `.`; without it the document is flat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8))]
+    pub separator: Option<String>,
+    /// Cut from the start of every name that begins with it, before it becomes a key: names that `dataFrom` gives and `data[].key` alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub trim_prefix: Option<String>,
 }

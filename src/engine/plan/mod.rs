@@ -1,5 +1,6 @@
 //! Stage 4. Pure: from what was asked and what was seen to the steps that make it so. A plan made twice changes nothing.
 
+mod layout;
 pub mod record;
 pub mod standing;
 
@@ -16,7 +17,7 @@ use crate::{
         Guard, TargetBody,
         target::{TargetFacts, TargetName},
     },
-    crd::v1alpha1::{CreationPolicy, DeletionPolicy, Entry, EntryState, EntryStatus, MANAGED_LABEL},
+    crd::v1alpha1::{CreationPolicy, DeletionPolicy, Entry, EntryState, EntryStatus, MANAGED_LABEL, Reference},
     digest::{self, DigestKey, ShortMac},
     engine::{
         plan::{
@@ -29,7 +30,7 @@ use crate::{
     item::{Item, Reading, Sighting},
     name::{RemoteKey, TargetKind},
     secret::SecretValue,
-    select,
+    select::{self, Assembled},
 };
 
 /// What was seen of one entry.
@@ -126,9 +127,9 @@ pub fn plan(judged: &Judged, snapshot: &Snapshot, key: &DigestKey, repairs: &Rep
     if let Some(fault) = &request.fault {
         return Plan { steps: vec![], entries: vec![], judgement: Err(fault.clone()), macs };
     }
-    let (mut faults, values) = if faults.iter().all(Option::is_none) { selected(judged, snapshot) } else { (faults, BTreeMap::new()) };
+    let (mut faults, made) = if faults.iter().all(Option::is_none) { selected(judged, snapshot) } else { (faults, Assembled::default()) };
     let holding = standing::holding(request.facts.as_deref(), key, &request.key, &request.target);
-    keep_withheld(&mut faults, &values, request, snapshot, &holding);
+    keep_withheld(&mut faults, &made, request, snapshot, &holding);
     let mut entries = entries(judged, snapshot, &faults);
     if let Some(fault) = primary(request, &faults) {
         return match deletion(judged, snapshot, &holding) {
@@ -143,7 +144,7 @@ pub fn plan(judged: &Judged, snapshot: &Snapshot, key: &DigestKey, repairs: &Rep
         };
     }
     let judged_steps =
-        if request.creation == CreationPolicy::None { Ok(vec![]) } else { steps(judged, snapshot, &values, &macs, key, repairs) };
+        if request.creation == CreationPolicy::None { Ok(vec![]) } else { steps(judged, snapshot, &made, &macs, key, repairs) };
     match judged_steps {
         Ok(steps) => Plan { steps, entries, judgement: Ok(()), macs },
         Err(fault) => Plan { steps: vec![], entries, judgement: Err(fault), macs },
@@ -177,42 +178,41 @@ fn macs(judged: &Judged, snapshot: &Snapshot, key: &DigestKey) -> Vec<(Item, Opt
 }
 
 /// Selects every entry's part; a fault per entry, or all values.
-fn selected(judged: &Judged, snapshot: &Snapshot) -> (Vec<Option<Fault>>, BTreeMap<String, SecretValue>) {
+fn selected(judged: &Judged, snapshot: &Snapshot) -> (Vec<Option<Fault>>, Assembled) {
     let entries = judged.request.entries();
     let sources: Vec<_> =
         entries.iter().zip(snapshot).filter_map(|(entry, seen)| seen.as_ref().map(|seen| (*entry, &seen.sighting))).collect();
     let mut faults = vec![None; entries.len()];
     if sources.len() != entries.len() {
         faults.fill(Some(Fault::new(Class::Bug, Reason::ProviderUnavailable, "an entry was not looked at: please report it")));
-        return (faults, BTreeMap::new());
+        return (faults, Assembled::default());
     }
-    match select::assemble(judged.request.target.kind, &sources) {
-        Ok(values) => (faults, values),
+    match select::assemble(&layout::layout(&judged.request), &sources) {
+        Ok(made) => (faults, made),
         Err(errors) => {
             for error in errors {
                 if let Some(slot) = faults.get_mut(error.entry) {
                     *slot = Some(error.fault);
                 }
             }
-            (faults, BTreeMap::new())
+            (faults, Assembled::default())
         }
     }
 }
 
 /// What a search takes and its store withholds is kept like a single value that is deleted softly: while the target holds the key of such
 /// a name, and nothing else gives that key, the entry has the fault.
-fn keep_withheld(
-    faults: &mut [Option<Fault>],
-    values: &BTreeMap<String, SecretValue>,
-    request: &Request,
-    snapshot: &Snapshot,
-    holding: &Holding,
-) {
+fn keep_withheld(faults: &mut [Option<Fault>], made: &Assembled, request: &Request, snapshot: &Snapshot, holding: &Holding) {
     for (slot, seen) in faults.iter_mut().zip(snapshot) {
         let Some(Sighting::Found(Ok(found))) = seen.as_ref().map(|seen| &seen.sighting) else { continue };
+        let layout = layout::layout(request);
+        let is_held = |key: &str| match layout.document {
+            Some(document) => standing::holds_member(holding, request.facts.as_deref(), &request.key, document.file, key),
+            None => standing::holds(holding, request.facts.as_deref(), &request.key, key),
+        };
         let is_kept = |name: &&RemoteKey| {
-            let key = select::key_of(name);
-            !values.contains_key(&key) && standing::holds(holding, request.facts.as_deref(), &request.key, &key)
+            let key = layout.key_of(name.as_str());
+            !made.keys.contains(&key) && is_held(&key)
         };
         let kept = found.withheld.keys().find(is_kept).and_then(|name| found.withheld.get(name));
         if let (Some(fault), true) = (kept, slot.as_ref().is_none_or(|fault| fault.reason == Reason::NoMatch)) {
@@ -351,7 +351,7 @@ fn mass_absence(request: &Request) -> Fault {
 fn steps(
     judged: &Judged,
     snapshot: &Snapshot,
-    values: &BTreeMap<String, SecretValue>,
+    made: &Assembled,
     macs: &[(Item, Option<ShortMac>)],
     key: &DigestKey,
     repairs: &Repairs,
@@ -359,18 +359,12 @@ fn steps(
     let request = &judged.request;
     let holding = standing::holding(request.facts.as_deref(), key, &request.key, &request.target);
     standing::may_write(&holding, request.key.kind, &request.target, request.rival.as_deref())?;
-    let record = new_record(judged, snapshot, values, macs, key);
-    let write = write(request, values, &record, &holding, repairs)?;
+    let record = new_record(judged, snapshot, made, macs, key);
+    let write = write(request, &made.data, &record, &holding, repairs)?;
     Ok(write.into_iter().chain(removal_of_former(request, key)).collect())
 }
 
-fn new_record(
-    judged: &Judged,
-    snapshot: &Snapshot,
-    values: &BTreeMap<String, SecretValue>,
-    macs: &[(Item, Option<ShortMac>)],
-    key: &DigestKey,
-) -> Record {
+fn new_record(judged: &Judged, snapshot: &Snapshot, made: &Assembled, macs: &[(Item, Option<ShortMac>)], key: &DigestKey) -> Record {
     let request = &judged.request;
     let names = names(judged, snapshot);
     let worth = |(item, mac): &(Item, Option<ShortMac>)| mac.map(|mac| Worth { item: item.clone(), mac, names: names.get(item).copied() });
@@ -379,9 +373,19 @@ fn new_record(
         TargetKind::Secret => "Opaque",
         TargetKind::ConfigMap => "ConfigMap",
     };
-    let data = digest::of_target(key.of(request.target.kind), kind, MANAGED_LABEL, values).to_hex();
-    let content = Content { keys: values.keys().map(String::as_str).collect(), stores: &judged.stores, items: &found, data };
+    let data = digest::of_target(key.of(request.target.kind), kind, MANAGED_LABEL, &made.data).to_hex();
+    let keys = made.data.keys().map(String::as_str).collect();
+    let content = Content { keys, members: members(request, made), stores: &judged.stores, items: &found, data };
     Record::new(key, &request.key, &request.target, &content)
+}
+
+/// What a document holds, where a search may come to withhold some of it.
+fn members<'a>(request: &Request, made: &'a Assembled) -> BTreeSet<&'a str> {
+    let is_search = |entry: &Entry<'_>| matches!(entry.reference, Reference::Find(_));
+    if layout::layout(request).document.is_none() || !request.entries().iter().any(is_search) {
+        return BTreeSet::new();
+    }
+    made.keys.iter().map(String::as_str).collect()
 }
 
 /// How many names each search had.

@@ -24,6 +24,9 @@ pub struct Record {
     /// Applied key names, sorted.
     #[serde(rename = "k")]
     pub keys: Vec<String>,
+    /// Hashes of the members of a document, where a search gave some of them.
+    #[serde(rename = "m", default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub members: BTreeSet<String>,
     /// Id of the key of the items' MACs; of a Secret all MACs are made with it.
     #[serde(rename = "id")]
     pub key_id: String,
@@ -65,10 +68,13 @@ pub struct Worth {
 }
 
 impl Worth {
-    fn text(&self) -> String {
+    /// Without the installation's key the MAC is left out: an item may hold more than its target shows, and a plain hash could be
+    /// tried out.
+    fn text(&self, key: &DigestKey) -> String {
+        let mac = if key.is_plain() { String::new() } else { self.mac.to_hex() };
         match self.names {
-            Some(names) => format!("{}.{names}", self.mac.to_hex()),
-            None => self.mac.to_hex(),
+            Some(names) => format!("{mac}.{names}"),
+            None => mac,
         }
     }
 }
@@ -76,6 +82,7 @@ impl Worth {
 /// Everything a record is made of.
 pub struct Content<'a> {
     pub keys: BTreeSet<&'a str>,
+    pub members: BTreeSet<&'a str>,
     pub stores: &'a str,
     pub items: &'a [Worth],
     pub data: String,
@@ -93,9 +100,10 @@ impl Record {
         keys.sort_unstable();
         let mut record = Self {
             keys,
+            members: content.members.iter().map(|member| hashed(member)).collect(),
             key_id: key.id().to_owned(),
             stores: content.stores.to_owned(),
-            items: content.items.iter().map(|worth| (item_id(&worth.item)[..digits].to_owned(), worth.text())).collect(),
+            items: content.items.iter().map(|worth| (item_id(&worth.item)[..digits].to_owned(), worth.text(key))).collect(),
             data: content.data.clone(),
             own: String::new(),
         };
@@ -126,6 +134,12 @@ impl Record {
     pub fn has_key(&self, name: &str) -> bool {
         let has = |wanted: &str| self.keys.binary_search_by(|known| known.as_str().cmp(wanted)).is_ok();
         has(name) || has(&hashed(name))
+    }
+
+    /// Whether a member was in the document when this was written.
+    #[must_use]
+    pub fn has_member(&self, name: &str) -> bool {
+        self.members.contains(&hashed(name))
     }
 
     /// The applied names that are not among `held` (hashed names stay hashed).
@@ -164,7 +178,11 @@ impl Record {
         let whose = [object.namespace.as_str(), object.kind.as_str(), &object.name, &target.name, &self.key_id, &self.stores, &self.data];
         let keys = self.keys.iter().map(String::as_str);
         let items = self.items.iter().flat_map(|(id, mac)| [id.as_str(), mac.as_str()]);
-        key.mac("own", whose.into_iter().chain(["keys"]).chain(keys).chain(["items"]).chain(items).map(str::as_bytes)).to_hex()
+        // Records without members keep the MAC that they had before there were documents.
+        let members = self.members.iter().map(String::as_str);
+        let members = (!self.members.is_empty()).then_some("members").into_iter().chain(members);
+        let parts = whose.into_iter().chain(["keys"]).chain(keys).chain(["items"]).chain(items).chain(members);
+        key.mac("own", parts.map(str::as_bytes)).to_hex()
     }
 }
 
@@ -210,7 +228,13 @@ mod tests {
     fn record(key: &DigestKey, names: &[String]) -> Record {
         let worth = |name: &String| Worth { item: item(name), mac: key.mac("value", [name.as_bytes()]).short(), names: None };
         let items: Vec<_> = names.iter().map(worth).collect();
-        let content = Content { keys: names.iter().map(String::as_str).collect(), stores: "s", items: &items, data: "d".to_owned() };
+        let content = Content {
+            keys: names.iter().map(String::as_str).collect(),
+            members: BTreeSet::new(),
+            stores: "s",
+            items: &items,
+            data: "d".to_owned(),
+        };
         Record::new(key, &ObjectKey::new(ObjectKind::ExternalSecret, "ns", "app"), &app(), &content)
     }
 
@@ -255,7 +279,7 @@ mod tests {
         let (key, app) = (DigestKey::new(&[1; 32]), ObjectKey::new(ObjectKind::ExternalSecret, "ns", "app"));
         let mac = key.mac("find", [&b"x"[..]]).short();
         let items = [Worth { item: item("a"), mac, names: Some(12) }, Worth { item: item("b"), mac, names: None }];
-        let content = Content { keys: BTreeSet::new(), stores: "s", items: &items, data: "d".to_owned() };
+        let content = Content { keys: BTreeSet::new(), members: BTreeSet::new(), stores: "s", items: &items, data: "d".to_owned() };
         let record = Record::parse(&Record::new(&key, &app, &self::app(), &content).to_text()).unwrap();
         assert!(record.is_valid(&key, &app, &self::app()));
         assert_eq!((record.item(&key, &item("a")), record.names_of(&item("a"))), (Some(mac), Some(12)));

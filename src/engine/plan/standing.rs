@@ -58,6 +58,12 @@ pub fn holds(holding: &Holding, facts: Option<&TargetFacts>, object: &ObjectKey,
     }
 }
 
+/// Whether the document under that file name holds that member: by the record, or, where that is lost, perhaps.
+#[must_use]
+pub fn holds_member(holding: &Holding, facts: Option<&TargetFacts>, object: &ObjectKey, file: &str, member: &str) -> bool {
+    holds(holding, facts, object, file) && !matches!(holding, Holding::Ours(record) if !record.has_member(member))
+}
+
 /// The other object by name: the owner of its target, else whose field manager applied it.
 fn rival(facts: &TargetFacts, of: ObjectKind) -> Option<String> {
     let owner = facts.owners.iter().find(|(kind, _, _)| kind == of.as_str()).map(|(_, name, _)| name.clone());

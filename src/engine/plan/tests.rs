@@ -467,6 +467,42 @@ fn a_parameter_goes_the_same_way_into_a_config_map() {
     );
 }
 
+#[test]
+fn a_document_is_one_key_and_its_collisions_name_the_entry() {
+    let spec = |keys: [&str; 2]| {
+        json!({"secretStoreRef": {"name": "main"}, "target": {"format": "Yaml", "fileName": "app.yaml", "separator": "."}, "data": [
+            {"key": keys[0], "remoteRef": {"key": "db/host"}},
+            {"key": keys[1], "type": "Json", "remoteRef": {"key": "db/port"}},
+        ]})
+    };
+    let scene = Scene::parameter(spec(["db.host", "db.port"])).found(0, "h").found(1, "12345678901234567890");
+    let plan = scene.plan();
+    let [Step::Write(write)] = plan.steps.as_slice() else { panic!("{plan}") };
+    let document = write.body.data["app.yaml"].expose();
+    assert_eq!(String::from_utf8_lossy(document), "\"db\":\n  \"host\": \"h\"\n  \"port\": 12345678901234567890\n");
+    assert_eq!(write.body.data.len(), 1);
+    let converged = scene.apply().wrote("app");
+    assert!(converged.plan().steps.is_empty());
+    golden(
+        &Scene::parameter(spec(["db", "db.port"])).found(0, "h").found(1, "1"),
+        "judgement: KeyCollision: data[db.port]: key \"db.port\" lies below key \"db\", which has a value of its own: rename one of them
+         entry data[db.port] of SecretStore/main: Invalid KeyCollision
+         entry data[db] of SecretStore/main: Current Synced version 3
+         steps: none",
+    );
+}
+
+#[test]
+fn without_the_installations_key_no_digest_of_a_whole_item_stands_in_a_target() {
+    let mut scene = Scene::parameter(parameters()).found(0, "h").found(1, "1");
+    scene.key = DigestKey::plain();
+    let scene = scene.apply().wrote("app");
+    let facts = scene.facts("app");
+    let record: Value = serde_json::from_str(facts.records.values().next().unwrap()).unwrap();
+    assert!(record["i"].as_object().unwrap().values().all(|mac| mac == ""), "{record}");
+    assert!(scene.plan().steps.is_empty());
+}
+
 /// Without the installation's key only what is compared with its MACs is made anew; whose target it is needs no key.
 #[test]
 fn a_config_map_is_known_without_the_key_of_the_installation() {
@@ -512,7 +548,8 @@ fn searching(policy: &str) -> Scene {
 /// What a search shows: values under some names, and names of which the store gives no value.
 fn seen_by_search(values: &[&str], withheld: &[(&str, Reason)]) -> Sighting {
     let key = |name: &str| RemoteKey::parse(ProviderKind::File, name).unwrap();
-    let fetched = |name: &str| Fetched { value: SecretValue::from(format!("value of {name}")), form: Form::Whole, version: None };
+    let fetched =
+        |name: &str| Fetched { value: SecretValue::from(format!("value of {name}")), form: Form::Whole, version: None, is_secret: false };
     Sighting::Found(Ok(Found {
         values: values.iter().map(|name| (key(name), fetched(name))).collect(),
         withheld: withheld.iter().map(|(name, reason)| (key(name), Fault::absent(*reason, format!("{name} is withheld")))).collect(),
@@ -591,4 +628,65 @@ fn a_withheld_value_is_kept_without_a_readable_record_too() {
     let plan = scene.sees(0, seen_by_search(&["db/user"], &[("db/password", Reason::Destroyed)])).plan();
     assert_eq!(plan.judgement.unwrap_err().reason, Reason::Destroyed);
     assert!(plan.steps.is_empty());
+}
+
+fn searching_for_a_document() -> Scene {
+    Scene::parameter(json!({"secretStoreRef": {"name": "main"}, "target": {"format": "Json", "trimPrefix": "db/"}, "dataFrom": [
+        {"find": {"name": {"regexp": "^db/"}}},
+    ]}))
+}
+
+#[test]
+fn a_document_is_kept_whole_while_the_store_withholds_a_member_that_it_holds() {
+    let scene = searching_for_a_document().sees(0, seen_by_search(&["db/user", "db/password"], &[])).apply().wrote("app");
+    assert!(scene.plan().steps.is_empty());
+    golden(
+        &scene.sees(0, seen_by_search(&["db/user", "db/new"], &[("db/password", Reason::Deleted)])),
+        "judgement: Deleted: dataFrom[0]: db/password is withheld
+         entry dataFrom[0] of SecretStore/main: Absent Deleted
+         steps: none",
+    );
+    let never_had = searching_for_a_document().sees(0, seen_by_search(&["db/user"], &[])).apply().wrote("app");
+    golden(
+        &never_had.sees(0, seen_by_search(&["db/user", "db/new"], &[("db/password", Reason::Deleted)])),
+        "judgement: Synced
+         entry dataFrom[0] of SecretStore/main: Current Synced
+         step: Update ConfigMap app, only uid uid-target, owned, keys [config.json]",
+    );
+}
+
+#[test]
+fn a_document_whose_record_is_lost_is_kept_while_anything_is_withheld() {
+    let scene = searching_for_a_document().sees(0, seen_by_search(&["db/user"], &[])).apply().wrote("app");
+    let scene = scene.meddle("app", |facts| facts.records.clear());
+    golden(
+        &scene.sees(0, seen_by_search(&["db/user"], &[("db/password", Reason::Destroyed)])),
+        "judgement: Destroyed: dataFrom[0]: db/password is withheld
+         entry dataFrom[0] of SecretStore/main: Absent Destroyed
+         steps: none",
+    );
+}
+
+#[test]
+fn a_parameter_that_turns_out_a_secret_keeps_its_config_map_and_writes_nothing() {
+    let secret = |text: &str| {
+        let value = SecretValue::from(text.to_owned());
+        Sighting::Value(Reading::Found(Fetched { value, form: Form::Whole, version: None, is_secret: true }))
+    };
+    let refused = "judgement: SensitiveValue: data[port]: remote key \"db/port\" is a secret by its store's own word: take it with an ExternalSecret, or set sensitivity to Allow
+         entry data[port] of SecretStore/main: Invalid SensitiveValue
+         entry data[host] of SecretStore/main: Current Synced version 3
+         steps: none";
+    golden(&Scene::parameter(parameters()).found(0, "h").sees(1, secret("1")), refused);
+    let converged = Scene::parameter(parameters()).found(0, "h").found(1, "1").apply().wrote("app");
+    golden(&converged.found(0, "new").sees(1, secret("1")), refused);
+    let allowing = with(parameters(), "sensitivity", json!("Allow"));
+    golden(
+        &Scene::parameter(allowing).found(0, "h").sees(1, secret("1")),
+        "judgement: Synced
+         entry data[host] of SecretStore/main: Current Synced version 3
+         entry data[port] of SecretStore/main: Current Synced
+         step: Create ConfigMap app, only if missing, owned, keys [host, port]",
+    );
+    assert!(Scene::new(spec()).sees(0, secret("a")).sees(1, secret("b")).plan().judgement.is_ok(), "a Secret is the place for secrets");
 }

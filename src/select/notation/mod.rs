@@ -44,8 +44,9 @@ fn reader_of(key: &str) -> Option<Read> {
     }
 }
 
-/// JSON that grows: bounded, and no copy of it is left behind.
-struct Sink(Zeroizing<String>);
+/// Text that grows, and of which no copy is left behind.
+#[derive(Default)]
+pub(super) struct Sink(Zeroizing<String>);
 
 impl Sink {
     fn beside(text: &str) -> Self {
@@ -57,13 +58,23 @@ impl Sink {
         if length > MOST {
             return Err(Flaw::TooLarge);
         }
+        self.grow(part);
+        Ok(())
+    }
+
+    /// Without a bound: whoever calls it knows how much there is.
+    pub(super) fn grow(&mut self, part: &str) {
+        let length = self.0.len() + part.len();
         if length > self.0.capacity() {
             let mut larger = Zeroizing::new(String::with_capacity(length * 2));
             larger.push_str(&self.0);
             self.0 = larger;
         }
         self.0.push_str(part);
-        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> SecretValue {
+        SecretValue::from(std::mem::take(&mut *self.0))
     }
 
     /// A string of JSON.
