@@ -4,7 +4,7 @@
 //! environment, the environment over the file, the file over the default. Nothing else reads the process's environment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -21,6 +21,7 @@ use crate::{
         endpoint::{Endpoint, Endpoints},
         transport::{Proxies, Scheme},
     },
+    name::ObjectKind,
     schedule::{TIMINGS, Timings, duration},
     secret::SecretValue,
     telemetry::{LogFormat, check_filter},
@@ -43,6 +44,8 @@ pub struct Config {
     pub log_level: String,
     /// Writes to the API server that may be in flight at once. At least 1.
     pub write_concurrency: usize,
+    /// Kinds of objects that are served. Without `ExternalSecret` no Secret is read, listed or written.
+    pub kinds: BTreeSet<ObjectKind>,
     /// Namespaces in which nothing is ever written; the operator's own is always among them.
     pub protected_namespaces: Vec<String>,
     pub timings: Timings,
@@ -267,6 +270,10 @@ struct Layer {
     #[arg(long, value_name = "COUNT")]
     write_concurrency: Option<usize>,
 
+    /// Kinds of objects that are served; with `ExternalParameter` alone no Secret is read, listed or written
+    #[arg(long, value_name = "KIND,...")]
+    kinds: Option<Names>,
+
     /// Namespaces in which nothing is ever written; the operator's own is always added
     #[arg(long, value_name = "NAME,...")]
     protected_namespaces: Option<Names>,
@@ -318,6 +325,7 @@ impl Layer {
             log_format: Some(LogFormat::Text),
             log_level: Some("info".to_owned()),
             write_concurrency: Some(32),
+            kinds: Some(Names(ObjectKind::ALL.map(|kind| kind.as_str().to_owned()).to_vec())),
             protected_namespaces: Some(Names(["kube-system", "kube-public", "kube-node-lease"].map(str::to_owned).to_vec())),
             call_timeout: Some(Span(Duration::from_secs(10))),
             timings: Some(Spans::default()),
@@ -342,6 +350,7 @@ impl Layer {
             log_format: self.log_format.or(lower.log_format),
             log_level: self.log_level.or(lower.log_level),
             write_concurrency: self.write_concurrency.or(lower.write_concurrency),
+            kinds: self.kinds.or(lower.kinds),
             protected_namespaces: self.protected_namespaces.or(lower.protected_namespaces),
             call_timeout: self.call_timeout.or(lower.call_timeout),
             timings: Spans::merge(self.timings, lower.timings),
@@ -358,6 +367,14 @@ impl Layer {
         }
         if self.identity.as_deref().is_some_and(|identity| identity.is_empty() || identity.len() > 253) {
             return refuse("identity", "needs 1 to 253 characters".to_owned());
+        }
+        if let Some(names) = &self.kinds {
+            if let Some(name) = names.0.iter().find(|name| ObjectKind::parse(name).is_none()) {
+                return refuse("kinds", format!("{name:?} is no kind: use ExternalSecret, ExternalParameter or both"));
+            }
+            if names.0.is_empty() {
+                return refuse("kinds", "needs at least one of ExternalSecret and ExternalParameter".to_owned());
+            }
         }
         if let Some(name) = self.protected_namespaces.iter().flat_map(|names| &names.0).find(|name| !is_label(name)) {
             return refuse("protected-namespaces", format!("{name:?} is no name of a namespace"));
@@ -415,6 +432,7 @@ impl Layer {
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: self.log_level.unwrap_or_default(),
             write_concurrency: self.write_concurrency.unwrap_or(1),
+            kinds: self.kinds.unwrap_or_default().0.iter().filter_map(|name| ObjectKind::parse(name)).collect(),
             protected_namespaces,
             timings,
             backends: backend::Settings {

@@ -21,7 +21,6 @@ use keyferry::{
     config::{self, Config, RunFlags},
     controller::{self, CaughtUp, Setup},
     metrics::{self, Gate, Health, Metrics},
-    name::ObjectKind,
     refresh::Refresh,
     signal, telemetry,
 };
@@ -143,7 +142,7 @@ async fn lead(config: Config, metrics: Metrics, health: &Health, synced: Gate, s
     settings.endpoints.api_servers.extend(api_host);
     let setup = Setup {
         cluster,
-        kinds: ObjectKind::ALL.into(),
+        kinds: config.kinds,
         protected: config.protected_namespaces.iter().cloned().collect(),
         namespace: config.namespace,
         settings: Settings { api_server: Some(api_server), ..settings },

@@ -173,12 +173,13 @@ impl Arrivals {
 /// When something that must go on has ended: the process must end too.
 pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send) -> Result<(), ControllerError> {
     let shutdown = setup.shutdown.clone();
-    let key = digest_key(&setup).await?;
+    let reads_secrets = setup.kinds.contains(&ObjectKind::ExternalSecret);
+    let key = if reads_secrets { digest_key(&setup).await? } else { DigestKey::plain() };
     let limits = Limits::new(setup.store_concurrency, setup.settings.call_timeout, &setup.timings);
     let governor = Governor::new(limits, setup.clock.clone(), &setup.metrics);
     let (refresh, wakes) = Refresh::new(key.clone(), setup.timings.clone(), setup.since, setup.clock.clone());
     let (signs, felt) = unbounded_channel();
-    let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings), setup.metrics.clone(), signs);
+    let sessions = Sessions::new(setup.cluster.clone(), governor, Arc::new(setup.settings), setup.metrics.clone(), signs, reads_secrets);
     let ((trigger, triggers), (store_trigger, inbox)) = (Trigger::new(), StoreTrigger::new(felt));
     let arrivals = Arrivals::default();
     let both = (trigger, store_trigger);

@@ -50,7 +50,7 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// For each kind of object one watch of it and one of its targets' metadata; and both kinds of stores, and namespaces.
+    /// For each kind of object one watch of it and one of its targets' metadata; ConfigMaps, both kinds of stores, and namespaces.
     pub fn new(
         cluster: &Cluster,
         kinds: &BTreeSet<ObjectKind>,
@@ -86,7 +86,8 @@ impl Watches {
         };
         let mut tasks = Vec::new();
         let mut listed = Vec::new();
-        for kind in kinds.iter().map(|kind| kind.target()) {
+        // A store's authority may stand in a ConfigMap, whatever is served.
+        for kind in kinds.iter().map(|kind| kind.target()).chain([TargetKind::ConfigMap]).collect::<BTreeSet<_>>() {
             let (sender, receiver) = oneshot::channel();
             tasks.push(watcher.clone().targets(kind, cluster.targets(kind), sender).boxed());
             listed.push(receiver);

@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
 use crate::{
-    access::{CredentialRefs, Granted, Holder, provider_kind},
+    access::{CredentialRefs, Granted, Holder, HolderKind, provider_kind},
     backend::{self, Backend, Credentials, Settings, TokenSource},
     cluster::{Cluster, ClusterError, Credential},
     crd::v1alpha1::{Provider, RefreshPolicy},
@@ -33,6 +33,8 @@ pub struct Sessions {
     metrics: Metrics,
     /// Who hears how looks at a store go.
     signs: UnboundedSender<(StoreName, Sign)>,
+    /// Whether there is a right to read Secrets: an operator of parameters alone has none.
+    reads_secrets: bool,
     /// Secrets and ConfigMaps that stores refer to. Values live in the sessions only.
     holders: Arc<Mutex<HashMap<Holder, Known>>>,
 }
@@ -81,8 +83,9 @@ impl Sessions {
         settings: Arc<Settings>,
         metrics: Metrics,
         signs: UnboundedSender<(StoreName, Sign)>,
+        reads_secrets: bool,
     ) -> Self {
-        Self { cluster, governor, settings, metrics, signs, holders: Arc::default() }
+        Self { cluster, governor, settings, metrics, signs, reads_secrets, holders: Arc::default() }
     }
 
     /// Notes that a Secret or ConfigMap has another version now (none: it is gone); the stores whose credential it holds, if that is
@@ -133,6 +136,11 @@ impl Sessions {
         let (provider, own) = (view.provider()?, view.own());
         let id = |credential: String| SessionId { store: view.uid().to_owned(), generation: view.generation(), credential };
         let holders = granted.get().holders();
+        if !self.reads_secrets && holders.iter().any(|holder| holder.kind == HolderKind::Secret) {
+            let detail = "the store's credential is a Secret, and this operator serves parameters alone and reads none: \
+                          log in by a ServiceAccount's token, or serve kind ExternalSecret too";
+            return Err(Fault::not_allowed(detail));
+        }
         if holders.is_empty() {
             let credentials = Credentials { tokens: self.tokens(granted), ..Credentials::default() };
             return self.governor.session(id(String::new()), own, || self.backend(name, provider, own, &credentials));
