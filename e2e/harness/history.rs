@@ -1,4 +1,4 @@
-//! Every state that a test's Secrets and objects were ever in, as a watch saw them: what was wrong for a moment only is wrong, too.
+//! Every state that a test's Secrets, ConfigMaps and objects were ever in, as a watch saw them: what was wrong for a moment only is wrong, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -14,17 +14,26 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use keyferry::crd::v1alpha1::{ExternalSecret, MANAGED_LABEL};
+use keyferry::name::TargetKind;
 
 use super::canary;
-use super::cluster::{Cluster, PATIENCE, data_of};
+use super::cluster::{Cluster, PATIENCE, data_of, parameters_of};
 
-/// A Secret at one moment; without data when it is gone.
+/// A Secret or ConfigMap at one moment; without data when it is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
+    pub kind: TargetKind,
     pub name: String,
     pub uid: String,
     pub is_managed: bool,
     pub data: Option<BTreeMap<String, Vec<u8>>>,
+}
+
+impl Sight {
+    fn new(kind: TargetKind, target: &impl ResourceExt, data: Option<BTreeMap<String, Vec<u8>>>) -> Self {
+        let is_managed = target.labels().contains_key(MANAGED_LABEL);
+        Self { kind, name: target.name_any(), uid: target.uid().unwrap_or_default(), is_managed, data }
+    }
 }
 
 /// The recorder of one namespace; ends when dropped.
@@ -39,11 +48,11 @@ impl History {
     pub async fn begin(cluster: &Cluster) -> Self {
         let (sights, objects) = (watch::Sender::new(Vec::new()), watch::Sender::new(Vec::new()));
         let tasks = vec![
-            tokio::spawn(record(cluster.clone(), sights.clone(), |secret: &Secret, is_gone| Sight {
-                name: secret.name_any(),
-                uid: secret.uid().unwrap_or_default(),
-                is_managed: secret.labels().contains_key(MANAGED_LABEL),
-                data: (!is_gone).then(|| data_of(secret)),
+            tokio::spawn(record(cluster.clone(), sights.clone(), |secret: &Secret, is_gone| {
+                Sight::new(TargetKind::Secret, secret, (!is_gone).then(|| data_of(secret)))
+            })),
+            tokio::spawn(record(cluster.clone(), sights.clone(), |map: &ConfigMap, is_gone| {
+                Sight::new(TargetKind::ConfigMap, map, (!is_gone).then(|| parameters_of(map)))
             })),
             tokio::spawn(record(cluster.clone(), objects.clone(), |object: &ExternalSecret, _| object.clone())),
         ];
@@ -55,16 +64,24 @@ impl History {
     /// Returns when everything that was written before is in here: a watch has an order.
     pub async fn flush(&self, cluster: &Cluster) {
         let name = format!("flush-{}", canary::random_hex());
-        cluster.apply(&format!("kind: Secret\nmetadata: {{name: {name}}}")).await;
+        for kind in ["Secret", "ConfigMap"] {
+            cluster.apply(&format!("kind: {kind}\nmetadata: {{name: {name}}}")).await;
+        }
         let mut changes = self.sights.subscribe();
-        let seen = changes.wait_for(|sights| sights.iter().any(|sight| sight.name == name));
-        tokio::time::timeout(PATIENCE, seen).await.expect("the watch sees what is written").expect("held here");
+        let both = |sights: &Vec<Sight>| {
+            [TargetKind::Secret, TargetKind::ConfigMap]
+                .iter()
+                .all(|kind| sights.iter().any(|sight| sight.kind == *kind && sight.name == name))
+        };
+        let seen = changes.wait_for(both);
+        tokio::time::timeout(PATIENCE, seen).await.expect("the watches see what is written").expect("held here");
         cluster.delete::<Secret>(&name, &kube::api::DeleteParams::default()).await;
+        cluster.delete::<ConfigMap>(&name, &kube::api::DeleteParams::default()).await;
     }
 
     /// All states of one Secret, in order.
     pub fn of(&self, name: &str) -> Vec<Sight> {
-        self.sights.borrow().iter().filter(|sight| sight.name == name).cloned().collect()
+        self.sights.borrow().iter().filter(|sight| sight.kind == TargetKind::Secret && sight.name == name).cloned().collect()
     }
 
     pub fn sights(&self) -> Vec<Sight> {

@@ -73,7 +73,7 @@ fn a_value_that_never_arrived_shows_nothing() {
 
 fn sight(name: &str, data: Option<&[(&str, &str)]>) -> Sight {
     let data = data.map(|data| data.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect());
-    Sight { name: name.to_owned(), uid: "u".to_owned(), is_managed: true, data }
+    Sight { kind: keyferry::name::TargetKind::Secret, name: name.to_owned(), uid: "u".to_owned(), is_managed: true, data }
 }
 
 #[test]

@@ -1,18 +1,18 @@
-//! The mix of one round: seven objects, what people do to them, and what must come of it.
+//! The mix of one round: seven objects and a parameter, what people do to them, and what must come of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use keyferry::crd::v1alpha1::ExternalSecret;
+use keyferry::crd::v1alpha1::{ExternalParameter, ExternalSecret, SyncStatus};
 
 use super::Stage;
 use crate::harness::canary::generations;
-use crate::harness::cluster::{condition_is, data_of, is_current, reason_of};
+use crate::harness::cluster::{condition_is, data_of, is_current, parameters_of, reason_of};
 use crate::harness::history::{self, Sight};
 use crate::proxy::Operation;
 
@@ -24,6 +24,8 @@ const IN_THE_END: [&str; 5] = ["plain", "pair", "moved", "lost", "fresh"];
 const TARGETS: [&str; 5] = ["plain", "pair", "moved-new", "left", "fresh"];
 /// Targets that go, and never come back.
 const GOING: [&str; 3] = ["moved-old", "gone", "lost"];
+/// The parameter; the values of its ConfigMap are generations without a canary, because they are no secrets.
+const PARAMETER: &str = "open";
 /// The token of the second look.
 const SECOND: &str = "second";
 
@@ -66,6 +68,7 @@ impl<'a> Mix<'a> {
         }
         let (file, bao) = (self.stage.file.name.as_str(), self.stage.bao.name.as_str());
         self.apply("plain", file, "refreshInterval: 1s", &[("v", "")]).await;
+        self.configure().await;
         self.apply("pair", bao, "target: {creationPolicy: Owner}", &[("a", "a"), ("b", "b")]).await;
         self.apply("moved", bao, &format!("target: {{name: {}}}", self.named("moved-old")), &[("v", "v")]).await;
         self.apply("left", file, "target: {creationPolicy: Orphan}", &[("v", "")]).await;
@@ -89,17 +92,39 @@ impl<'a> Mix<'a> {
         }
     }
 
+    /// A document, which a later value changes.
+    async fn configure(self) {
+        let (name, store) = (self.named(PARAMETER), &self.stage.file.name);
+        self.set_parameter(1);
+        let manifest = format!(
+            "kind: ExternalParameter\nmetadata: {{name: {name}}}\nspec:\n  secretStoreRef: {{kind: ClusterSecretStore, name: {store}}}\n  \
+             refreshInterval: 1s\n  target: {{format: Json, separator: .}}\n  data: [{{key: a.b, remoteRef: {{key: {name}}}}}]"
+        );
+        self.stage.world.cluster.apply(&manifest).await;
+        self.stage.world.may_vanish(&name);
+    }
+
+    fn set_parameter(self, generation: usize) {
+        self.stage.file.set(&self.named(PARAMETER), format!("#g{generation}."));
+    }
+
+    fn document(generation: usize) -> Vec<u8> {
+        format!("{{\n  \"a\": {{\n    \"b\": \"#g{generation}.\"\n  }}\n}}\n").into_bytes()
+    }
+
     /// All targets are there, and the status of each object says so.
     pub async fn is_created(self) {
         for name in CREATED {
             self.stage.world.cluster.ready(&self.named(name)).await;
         }
+        self.stage.world.cluster.ready_as::<ExternalParameter>(&self.named(PARAMETER)).await;
     }
 
     /// What people do then.
     pub async fn change(self) {
         let (second, cluster, kv) = (self.value(2), &self.stage.world.cluster, self.stage.bao.kv());
         self.stage.file.set(&self.named("plain"), second);
+        self.set_parameter(2);
         kv.put(&self.named("pair"), &json!({ "a": second, "b": second })).await;
         kv.remove(&self.named("lost")).await;
         for name in ["pair", "lost"] {
@@ -123,6 +148,12 @@ impl<'a> Mix<'a> {
         cluster.holds(&self.named("moved-new"), &[("v", first)]).await;
         cluster.holds(&self.named("left"), &[("v", first)]).await;
         cluster.holds(&self.named("fresh"), &[("v", second)]).await;
+        cluster.configures(&self.named(PARAMETER), &[("config.json", &Self::document(2))]).await;
+        let is_told = |object: &ExternalParameter| {
+            let names_its_target = object.status.iter().any(|status| status.target.as_ref().is_some_and(|target| target.uid.is_some()));
+            is_current(object) && condition_is(object, "Ready", "True") && names_its_target
+        };
+        cluster.served::<ExternalParameter>(&self.named(PARAMETER), "to tell its end", is_told).await;
         for name in GOING {
             cluster.until::<Secret>(&self.named(name), "to be gone", |secret| secret.is_none()).await;
         }
@@ -159,13 +190,24 @@ impl<'a> Mix<'a> {
         let targets: BTreeMap<String, String> =
             secrets.iter().map(|secret| (secret.uid().unwrap_or_default(), secret.name_any())).collect();
         let objects = objects.iter().filter(|object| mine(&object.name_any()));
-        let objects = objects.map(|object| (format!("ExternalSecret {}", object.name_any()), of_object(object, &targets)));
+        let objects = objects.map(|object| (format!("ExternalSecret {}", object.name_any()), of_status(object.status.as_ref(), &targets)));
         let secrets = secrets.iter().filter(|secret| mine(&secret.name_any()));
         let secrets = secrets.map(|secret| (format!("Secret {}", secret.name_any()), of_secret(secret, &uids)));
-        let all: BTreeMap<String, Value> = objects.chain(secrets).collect();
-        assert_eq!(all.len(), IN_THE_END.len() + TARGETS.len(), "{:?}", all.keys());
+        let mut all: BTreeMap<String, Value> = objects.chain(secrets).collect();
+        all.extend(self.end_of_the_parameter().await);
+        assert_eq!(all.len(), IN_THE_END.len() + TARGETS.len() + 2, "{:?}", all.keys());
         let text = serde_json::to_string(&all).expect("JSON").replace(&suffix(self.number), &suffix(0));
         serde_json::from_str(&text).expect("JSON")
+    }
+
+    async fn end_of_the_parameter(self) -> [(String, Value); 2] {
+        let (cluster, name) = (&self.stage.world.cluster, self.named(PARAMETER));
+        let object = cluster.get::<ExternalParameter>(&name).await.expect("a parameter");
+        let map = cluster.get::<ConfigMap>(&name).await.expect("its target");
+        let targets = BTreeMap::from([(map.uid().unwrap_or_default(), name.clone())]);
+        let uids = BTreeMap::from([(object.uid().unwrap_or_default(), name.clone())]);
+        let (told, held) = (of_status(object.status.as_ref(), &targets), of_target(&map, parameters_of(&map), None, &uids));
+        [(format!("ExternalParameter {name}"), told), (format!("ConfigMap {name}"), held)]
     }
 
     /// No state in between was one that nobody should see.
@@ -194,6 +236,7 @@ impl<'a> Mix<'a> {
         for name in IN_THE_END {
             cluster.delete::<ExternalSecret>(&self.named(name), &DeleteParams::default()).await;
         }
+        cluster.delete::<ExternalParameter>(&self.named(PARAMETER), &DeleteParams::default()).await;
         cluster.delete::<Secret>(&self.named("left"), &DeleteParams::default()).await;
     }
 }
@@ -245,8 +288,8 @@ fn relapses(sights: &[Sight]) -> Vec<String> {
     wrong
 }
 
-fn of_object(object: &ExternalSecret, targets: &BTreeMap<String, String>) -> Value {
-    let status = object.status.as_ref().expect("a status");
+fn of_status(status: Option<&SyncStatus>, targets: &BTreeMap<String, String>) -> Value {
+    let status = status.expect("a status");
     let mut value = serde_json::to_value(status).expect("JSON");
     for condition in value["conditions"].as_array_mut().into_iter().flatten() {
         condition["lastTransitionTime"] = Value::Null;
@@ -260,15 +303,19 @@ fn of_object(object: &ExternalSecret, targets: &BTreeMap<String, String>) -> Val
 }
 
 fn of_secret(secret: &Secret, objects: &BTreeMap<String, String>) -> Value {
-    let data = data_of(secret).into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()));
-    let owners = secret.owner_references().iter().map(|owner| json!([owner.kind, owner.name, objects.get(&owner.uid)]));
-    let managers = secret.managed_fields().iter().map(|entry| json!([entry.manager, entry.operation]));
+    of_target(secret, data_of(secret), secret.type_.as_deref(), objects)
+}
+
+fn of_target(target: &impl ResourceExt, data: BTreeMap<String, Vec<u8>>, kind: Option<&str>, objects: &BTreeMap<String, String>) -> Value {
+    let data = data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()));
+    let owners = target.owner_references().iter().map(|owner| json!([owner.kind, owner.name, objects.get(&owner.uid)]));
+    let managers = target.managed_fields().iter().map(|entry| json!([entry.manager, entry.operation]));
     json!({
         "data": data.collect::<BTreeMap<_, _>>(),
-        "type": secret.type_,
-        "labels": secret.labels(),
+        "type": kind,
+        "labels": target.labels(),
         // The names of our annotations; their content is keyed.
-        "annotations": secret.annotations().len(),
+        "annotations": target.annotations().len(),
         "owners": owners.collect::<Vec<_>>(),
         "managers": managers.collect::<Vec<_>>(),
     })
