@@ -749,7 +749,7 @@ fn what_its_store_marks_as_a_secret_is_refused_by_name_whole_in_part_and_among_o
         let fault = only(refused);
         assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::SensitiveValue));
         assert!(fault.detail.contains("\"db/password\"") && !fault.detail.contains(CANARY), "{fault}");
-        assert!(laid_out(&refusing, spec.clone(), &[sighting.clone()]).is_ok(), "what is not marked is a parameter");
+        assert!(laid_out(&refusing, spec.clone(), std::slice::from_ref(&sighting)).is_ok(), "what is not marked is a parameter");
         let allowing = Layout { refuses_secrets: false, ..refusing };
         assert!(laid_out(&allowing, spec, &[marked(sighting)]).is_ok());
     }
