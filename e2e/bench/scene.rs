@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret};
 
 use super::objects::Many;
@@ -103,6 +103,19 @@ impl Scene {
         stage.cluster.apply(&format!("kind: Secret\nmetadata: {{name: bao-role}}\nstringData: {{secretId: {secret}}}")).await;
         stage.apply_store(&format!("appRole: {{roleId: {id}, secretRef: {{name: bao-role, namespace: {namespace}}}}}")).await;
         stage
+    }
+
+    /// Takes away what a group left behind that did not come to its end.
+    pub async fn sweep(&self) {
+        let (delete, all) = (DeleteParams::default(), ListParams::default());
+        let stores = Api::<ClusterSecretStore>::all(self.client.clone());
+        stores.delete_collection(&delete, &all).await.expect("a deletion");
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let ours = ListParams::default().labels("keyferry-e2e=world");
+        for namespace in namespaces.list_metadata(&ours).await.expect("a list").items {
+            let namespace = namespace.metadata.name.unwrap_or_default();
+            clear(&Cluster { client: self.client.clone(), namespace }).await;
+        }
     }
 
     pub async fn namespace(&self) -> Cluster {

@@ -46,7 +46,7 @@ pub async fn measure(scene: &Scene, table: &mut Table, size: &Size) {
     table.enter(&format!("cold sync of {objects}"), "≤ 1.3", figure, median(&ratios) <= 1.3);
     let synced = last.expect("one run at least");
     calls(table, &synced, objects);
-    memory(table, &format!("{objects} objects"), synced.memory, if objects > 1000 { 40.0 } else { 16.0 });
+    memory(table, objects, synced.memory);
     restart(scene, table, synced, size).await;
     let mut large = Vec::new();
     let mut peak = Memory { settled: 0.0, peak: 0.0 };
@@ -61,18 +61,44 @@ pub async fn measure(scene: &Scene, table: &mut Table, size: &Size) {
     let bar = 1.06 * many as f64 / objects as f64;
     let figure = format!("{factor:.2} × the time of {objects} ({})", listed(&large));
     table.enter(&format!("cold sync of {many}"), &format!("≤ {bar:.1} ×"), figure, factor <= bar);
-    memory(table, &format!("{many} objects"), peak, 40.0);
+    memory(table, many, peak);
+}
+
+/// The memory of the same cold syncs, and nothing else.
+pub async fn memory_only(scene: &Scene, table: &mut Table, size: &Size) {
+    idle(scene, table).await;
+    for objects in [size.objects, size.many] {
+        let synced = cold_sync(scene, objects).await;
+        memory(table, objects, synced.memory);
+        let Synced { stage, program, .. } = synced;
+        program.kill();
+        let program = scene.same_operator();
+        program.at_rest().await;
+        pause(SETTLING).await;
+        memory_row(table, &format!("{objects} objects, restarted"), program.memory(), bar_of(objects));
+        program.kill();
+        stage.leave().await;
+    }
 }
 
 async fn idle(scene: &Scene, table: &mut Table) {
     let program = scene.operator().await;
     program.at_rest().await;
     pause(SETTLING).await;
-    memory(table, "no objects", program.memory(), 8.0);
+    memory_row(table, "no objects", program.memory(), 8.0);
     program.kill();
 }
 
-fn memory(table: &mut Table, what: &str, memory: Memory, bar: f64) {
+/// What so many objects may need: 16 MiB up to a thousand, 40 beyond.
+fn bar_of(objects: usize) -> f64 {
+    if objects > 1_000 { 40.0 } else { 16.0 }
+}
+
+fn memory(table: &mut Table, objects: usize, memory: Memory) {
+    memory_row(table, &format!("{objects} objects"), memory, bar_of(objects));
+}
+
+fn memory_row(table: &mut Table, what: &str, memory: Memory, bar: f64) {
     let figure = format!("peak {:.1} MiB, settled {:.1}", memory.peak, memory.settled);
     table.enter(&format!("anonymous memory, {what}"), &format!("≤ {bar:.0} MiB"), figure, memory.peak <= bar);
 }
