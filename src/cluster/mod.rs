@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod error;
+mod lean;
 pub mod lease;
 mod store;
 pub mod target;
@@ -26,7 +27,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{NamespaceResourceScope, PartialObjectMeta},
+    core::NamespaceResourceScope,
 };
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 use tokio::sync::Semaphore;
@@ -41,6 +42,7 @@ use crate::{
     secret::SecretValue,
 };
 pub use error::ClusterError;
+use lean::{LeanTarget, Version};
 use target::{TargetFacts, TargetName};
 
 /// No call to the API server takes longer, watches aside.
@@ -264,9 +266,9 @@ impl Cluster {
         params: &PatchParams,
         body: &ApplyBody<'_>,
     ) -> Result<TargetFacts, ClusterError> {
-        let api = self.namespaced::<K>(&target.namespace);
-        let written = self.write(Write::TargetApply, api.patch_metadata(&target.name, params, &Patch::Apply(body))).await?;
-        Ok(TargetFacts::reduce(&written.metadata))
+        let api: Api<LeanTarget<K>> = Api::namespaced(self.client.clone(), &target.namespace);
+        let written = self.write(Write::TargetApply, api.patch(&target.name, params, &Patch::Apply(body))).await?;
+        Ok(written.facts)
     }
 
     /// Deletes exactly that target: this UID at this resource version.
@@ -292,12 +294,15 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`]; a missing target is `Ok(None)`.
     pub async fn target(&self, target: &TargetName) -> Result<Option<TargetFacts>, ClusterError> {
-        let TargetName { kind, namespace, name } = target;
-        let found = match kind {
-            TargetKind::Secret => self.metadata_of::<Secret>(namespace, name).await?,
-            TargetKind::ConfigMap => self.metadata_of::<ConfigMap>(namespace, name).await?,
-        };
-        Ok(found.as_ref().map(TargetFacts::reduce))
+        match target.kind {
+            TargetKind::Secret => self.facts_of::<Secret>(target).await,
+            TargetKind::ConfigMap => self.facts_of::<ConfigMap>(target).await,
+        }
+    }
+
+    async fn facts_of<K: Namespaced>(&self, target: &TargetName) -> Result<Option<TargetFacts>, ClusterError> {
+        let api: Api<LeanTarget<K>> = Api::namespaced(self.client.clone(), &target.namespace);
+        Ok(self.read(api.get_opt(&target.name)).await?.map(|found| found.facts))
     }
 
     async fn metadata_of<K: Namespaced>(&self, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, ClusterError> {
@@ -343,8 +348,8 @@ impl Cluster {
         let (mut parts, body) = request.into_parts();
         parts.headers.insert(http::header::ACCEPT, http::HeaderValue::from_static(METADATA_ONLY));
         let request = http::Request::from_parts(parts, body);
-        let written: PartialObjectMeta = self.write(Write::Status, self.client.request(request)).await?;
-        Ok(written.metadata.resource_version)
+        let Version(version) = self.write(Write::Status, self.client.request(request)).await?;
+        Ok(version)
     }
 
     /// What holds keys of a store's credential: its resource version and those keys of it that are there.

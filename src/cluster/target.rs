@@ -1,19 +1,15 @@
 //! What is remembered of a Secret or `ConfigMap` without its data: reduced in the watch stream, so that other people's cost nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
-    jiff::Timestamp,
-};
+use k8s_openapi::jiff::Timestamp;
 
 use super::is_newer;
 use crate::{
-    crd::v1alpha1::MANAGED_LABEL,
     digest::sha256_hex,
     name::{ObjectKey, TargetKind},
 };
@@ -60,8 +56,8 @@ pub struct TargetFacts {
     pub has_label: bool,
     /// Kind, name and UID of each owner.
     pub owners: Vec<(String, String, String)>,
-    /// Annotations that start with [`DIGEST_PREFIX`], by full name.
-    pub records: BTreeMap<String, String>,
+    /// Annotations that start with [`DIGEST_PREFIX`], with their full names.
+    pub records: Vec<(String, String)>,
     /// Who holds which keys of `data` and `binaryData`.
     pub holders: Vec<Holder>,
 }
@@ -71,36 +67,23 @@ pub struct TargetFacts {
 pub struct Holder {
     pub manager: String,
     pub is_apply: bool,
-    pub keys: BTreeSet<String>,
+    /// Sorted. (There is one of these for each target in the cluster that is ours: a set would be ten times as large.)
+    pub keys: Vec<String>,
     /// When it wrote last.
     pub time: Option<Timestamp>,
 }
 
 impl TargetFacts {
-    /// Reduces metadata as a watch, a GET or a write's answer gives it.
+    /// What the annotation of that name says.
     #[must_use]
-    pub fn reduce(metadata: &ObjectMeta) -> Self {
-        let annotations = metadata.annotations.iter().flatten();
-        Self {
-            uid: metadata.uid.clone().unwrap_or_default(),
-            resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            is_deleting: metadata.deletion_timestamp.is_some(),
-            has_label: metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_LABEL)).is_some_and(|value| value == "true"),
-            owners: metadata
-                .owner_references
-                .iter()
-                .flatten()
-                .map(|owner| (owner.kind.clone(), owner.name.clone(), owner.uid.clone()))
-                .collect(),
-            records: annotations.filter(|(name, _)| name.starts_with(DIGEST_PREFIX)).map(|(n, v)| (n.clone(), v.clone())).collect(),
-            holders: metadata.managed_fields.iter().flatten().filter_map(holder).collect(),
-        }
+    pub fn record(&self, name: &str) -> Option<&str> {
+        self.records.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
     }
 
     /// The keys in the *Apply* entry of that manager; `None` when it has no such entry.
     #[must_use]
-    pub fn applied_by(&self, manager: &str) -> Option<&BTreeSet<String>> {
-        self.holders.iter().find(|holder| holder.is_apply && holder.manager == manager).map(|holder| &holder.keys)
+    pub fn applied_by(&self, manager: &str) -> Option<&[String]> {
+        self.holders.iter().find(|holder| holder.is_apply && holder.manager == manager).map(|holder| holder.keys.as_slice())
     }
 
     /// When one of our objects last applied something that was not so before.
@@ -113,7 +96,7 @@ impl TargetFacts {
     /// Who else holds a key.
     #[must_use]
     pub fn holder_of(&self, key: &str, except: &str) -> Option<&str> {
-        self.holders.iter().find(|h| h.keys.contains(key) && !(h.is_apply && h.manager == except)).map(|h| h.manager.as_str())
+        self.holders.iter().find(|h| h.holds(key) && !(h.is_apply && h.manager == except)).map(|h| h.manager.as_str())
     }
 
     fn is_ours(&self) -> bool {
@@ -121,15 +104,10 @@ impl TargetFacts {
     }
 }
 
-fn holder(entry: &ManagedFieldsEntry) -> Option<Holder> {
-    let fields = entry.fields_v1.as_ref()?.0.as_object()?;
-    let keys = ["f:data", "f:binaryData"]
-        .into_iter()
-        .filter_map(|field| fields.get(field)?.as_object())
-        .flat_map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")).map(str::to_owned))
-        .collect();
-    let time = entry.time.as_ref().map(|time| time.0);
-    Some(Holder { manager: entry.manager.clone().unwrap_or_default(), is_apply: entry.operation.as_deref() == Some("Apply"), keys, time })
+impl Holder {
+    fn holds(&self, key: &str) -> bool {
+        self.keys.binary_search_by(|known| known.as_str().cmp(key)).is_ok()
+    }
 }
 
 /// All targets, ours and those that somebody wants. Cheap to clone.
@@ -187,19 +165,19 @@ impl TargetIndex {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use k8s_openapi::api::core::v1::Secret;
 
     use super::{TargetFacts, TargetIndex, TargetName};
-    use crate::name::TargetKind;
+    use crate::{cluster::lean::LeanTarget, name::TargetKind};
 
     fn facts(version: &str, record: bool) -> TargetFacts {
         let annotations = if record { r#"{"keyferry.dev/digest-0123456789":"{}"}"# } else { "{}" };
         let text = format!(
-            r#"{{"uid":"u","resourceVersion":"{version}","annotations":{annotations},"managedFields":[
+            r#"{{"metadata":{{"uid":"u","resourceVersion":"{version}","annotations":{annotations},"managedFields":[
               {{"manager":"keyferry-kes-a","operation":"Apply","time":"2026-01-01T10:00:00Z","fieldsV1":{{"f:data":{{"f:one":{{}},"f:two.x":{{}}}}}}}},
-              {{"manager":"kubectl-edit","operation":"Update","time":"2026-01-01T11:00:00Z","fieldsV1":{{"f:data":{{".":{{}},"f:three":{{}}}}}}}}]}}"#
+              {{"manager":"kubectl-edit","operation":"Update","time":"2026-01-01T11:00:00Z","fieldsV1":{{"f:data":{{".":{{}},"f:three":{{}}}}}}}}]}}}}"#
         );
-        TargetFacts::reduce(&serde_json::from_str::<ObjectMeta>(&text).unwrap())
+        serde_json::from_str::<LeanTarget<Secret>>(&text).unwrap().facts
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Cluster,
+    lean::{Lean, LeanTarget, Parts},
     target::{TargetFacts, TargetName},
 };
 use crate::name::TargetKind;
@@ -31,6 +32,16 @@ pub enum TargetEvent {
 }
 
 impl Cluster {
+    /// A cache of the objects of a kind, and the stream that feeds it.
+    pub fn objects<K: Parts>(&self) -> (Store<K>, impl Stream<Item = Event<K>> + Send + 'static) {
+        let writer = Writer::<K>::default();
+        let store = writer.as_reader();
+        let source = watcher(Api::<Lean<K>>::all(self.client.clone()), Config::default()).default_backoff();
+        let source = source.map(|event| event.map(|event| mapped(event, |Lean(object)| object)));
+        let stream = reflector::reflector(writer, source).filter_map(|event| ready(logged(event)));
+        (store, stream)
+    }
+
     /// A reflected cache of a whole kind, and the stream that feeds it; `managedFields` are dropped on the way.
     pub fn reflect<K>(&self) -> (Store<K>, impl Stream<Item = Event<K>> + Send + 'static)
     where
@@ -70,10 +81,10 @@ impl Cluster {
 
     fn targets_of<K>(&self, kind: TargetKind) -> impl Stream<Item = TargetEvent> + Send + 'static
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + std::fmt::Debug + Send + Sync + 'static,
     {
-        let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
-        let name_of = move |object: &PartialObjectMeta<K>| TargetName::new(kind, object.namespace().unwrap_or_default(), object.name_any());
+        let api: Api<LeanTarget<K>> = Api::all(self.client.clone());
+        let name_of = move |object: &LeanTarget<K>| TargetName::new(kind, object.namespace().unwrap_or_default(), object.name_any());
         let mut listed = BTreeSet::new();
         watcher(api, Config::default())
             .default_backoff()
@@ -86,13 +97,24 @@ impl Cluster {
                 Event::InitApply(object) => {
                     let name = name_of(&object);
                     listed.insert(name.clone());
-                    Some(TargetEvent::Seen(name, TargetFacts::reduce(&object.metadata)))
+                    Some(TargetEvent::Seen(name, object.facts))
                 }
                 Event::InitDone => Some(TargetEvent::Listed(std::mem::take(&mut listed))),
-                Event::Apply(object) => Some(TargetEvent::Seen(name_of(&object), TargetFacts::reduce(&object.metadata))),
+                Event::Apply(object) => Some(TargetEvent::Seen(name_of(&object), object.facts)),
                 Event::Delete(object) => Some(TargetEvent::Gone(name_of(&object))),
             })
             .filter_map(ready)
+    }
+}
+
+/// The event of something else.
+pub fn mapped<A, B>(event: Event<A>, other: impl FnOnce(A) -> B) -> Event<B> {
+    match event {
+        Event::Apply(one) => Event::Apply(other(one)),
+        Event::Delete(one) => Event::Delete(other(one)),
+        Event::Init => Event::Init,
+        Event::InitApply(one) => Event::InitApply(other(one)),
+        Event::InitDone => Event::InitDone,
     }
 }
 

@@ -11,7 +11,7 @@ use kube::runtime::{
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, watch::mapped},
     crd::{
         condition::{self, FRESH, READY},
         v1alpha1::{ExternalParameter, ExternalSecret, SyncObject},
@@ -35,12 +35,12 @@ impl Objects {
     pub fn watch(cluster: &Cluster, kinds: &BTreeSet<ObjectKind>) -> (Self, Vec<ObjectEvents>) {
         let (mut objects, mut events) = (Self { secrets: None, parameters: None }, Vec::new());
         if kinds.contains(&ObjectKind::ExternalSecret) {
-            let (store, stream) = cluster.reflect::<ExternalSecret>();
+            let (store, stream) = cluster.objects::<ExternalSecret>();
             objects.secrets = Some(store);
             events.push(merged(stream));
         }
         if kinds.contains(&ObjectKind::ExternalParameter) {
-            let (store, stream) = cluster.reflect::<ExternalParameter>();
+            let (store, stream) = cluster.objects::<ExternalParameter>();
             objects.parameters = Some(store);
             events.push(merged(stream));
         }
@@ -93,16 +93,7 @@ fn merged<K: Send + 'static>(events: impl Stream<Item = Event<K>> + Send + 'stat
 where
     SyncObject: From<Arc<K>>,
 {
-    let object = |object: K| SyncObject::from(Arc::new(object));
-    events
-        .map(move |event| match event {
-            Event::Apply(one) => Event::Apply(object(one)),
-            Event::Delete(one) => Event::Delete(object(one)),
-            Event::Init => Event::Init,
-            Event::InitApply(one) => Event::InitApply(object(one)),
-            Event::InitDone => Event::InitDone,
-        })
-        .boxed()
+    events.map(|event| mapped(event, |object| SyncObject::from(Arc::new(object)))).boxed()
 }
 
 fn reference<K: kube::Resource<DynamicType = ()>>(key: &ObjectKey) -> ObjectRef<K> {

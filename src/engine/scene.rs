@@ -231,7 +231,7 @@ pub fn written(write: &super::plan::Write) -> TargetFacts {
         is_deleting: false,
         has_label: true,
         owners: write.body.owner.iter().map(|owner| (owner.kind.clone(), owner.name.clone(), owner.uid.clone())).collect(),
-        records: write.body.annotations.clone(),
+        records: write.body.annotations.clone().into_iter().collect(),
         holders: vec![Holder {
             manager: write.manager.clone(),
             is_apply: true,
@@ -249,7 +249,7 @@ pub fn foreign() -> TargetFacts {
         is_deleting: false,
         has_label: false,
         owners: vec![],
-        records: std::collections::BTreeMap::new(),
-        holders: vec![Holder { manager: "helm".to_owned(), is_apply: false, keys: BTreeSet::from(["a".to_owned()]), time: None }],
+        records: vec![],
+        holders: vec![Holder { manager: "helm".to_owned(), is_apply: false, keys: vec!["a".to_owned()], time: None }],
     }
 }

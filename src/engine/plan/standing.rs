@@ -32,7 +32,7 @@ pub enum Holding {
 pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey, target: &TargetName) -> Holding {
     let Some(facts) = facts else { return Holding::Free };
     let name = annotation(object);
-    let record = facts.records.get(&name).and_then(|text| Record::parse(text));
+    let record = facts.record(&name).and_then(Record::parse);
     if let Some(record) = record.filter(|record| record.is_valid(key, object, target)) {
         return if facts.is_deleting { Holding::Going } else { Holding::Ours(record) };
     }
@@ -42,7 +42,7 @@ pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey,
     if facts.applied_by(&field_manager(object)).is_some() {
         return Holding::OursUnproven;
     }
-    if facts.records.keys().any(|other| *other != name) {
+    if facts.records.iter().any(|(other, _)| *other != name) {
         return Holding::Rival(rival(facts, object.kind));
     }
     Holding::Foreign(owner(facts))
@@ -53,7 +53,9 @@ pub fn holding(facts: Option<&TargetFacts>, key: &DigestKey, object: &ObjectKey,
 pub fn holds(holding: &Holding, facts: Option<&TargetFacts>, object: &ObjectKey, key: &str) -> bool {
     match holding {
         Holding::Ours(record) => record.has_key(key),
-        Holding::OursUnproven => facts.and_then(|facts| facts.applied_by(&field_manager(object))).is_some_and(|keys| keys.contains(key)),
+        Holding::OursUnproven => {
+            facts.and_then(|facts| facts.applied_by(&field_manager(object))).is_some_and(|keys| keys.iter().any(|held| held == key))
+        }
         Holding::Free | Holding::Going | Holding::Rival(_) | Holding::Foreign(_) => false,
     }
 }
@@ -109,8 +111,7 @@ impl Drift {
 /// Compares the applied names with what our own *Apply* entry still holds.
 #[must_use]
 pub fn drift(facts: &TargetFacts, record: &Record, object: &ObjectKey, uid: &str, policy: CreationPolicy) -> Drift {
-    let none = std::collections::BTreeSet::new();
-    let held = facts.applied_by(&field_manager(object)).unwrap_or(&none);
+    let held = facts.applied_by(&field_manager(object)).unwrap_or_default();
     let is_owned = facts.owners.iter().any(|(kind, _, owner)| kind == object.kind.as_str() && owner == uid);
     let has_metadata = !facts.has_label || is_owned != (policy == CreationPolicy::Owner);
     Drift { keys: record.missing_from(held), has_metadata }

@@ -175,7 +175,7 @@ fn left_behind<'a>(request: &'a Request, outcome: &'a Outcome) -> Option<&'a Tar
 /// and with a time: nobody learns from it whether values are equal.
 #[must_use]
 pub fn seal(judged: &Judged, target: Option<&TargetFacts>, changed: Option<&Time>) -> String {
-    let record = target.and_then(|facts| facts.records.get(&annotation(&judged.request.key)));
+    let record = target.and_then(|facts| facts.record(&annotation(&judged.request.key)));
     let changed = changed.map(|time| time.0.as_second());
     sha256_hex(&format!("{} {changed:?} {record:?}", judged.inputs))[..32].to_owned()
 }
