@@ -19,7 +19,8 @@ pub struct Item {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Wanted {
     Value(RemoteRef),
-    Find(FindRef),
+    /// Boxed, because most items are values and there may be many.
+    Find(Box<FindRef>),
 }
 
 /// A search. Only the listing of names is shared; values are read for what the patterns admit.
@@ -165,12 +166,12 @@ mod tests {
         let hint = Hint::Keys([key("app/db")].into());
         let value = |text: &str, version: Option<&str>| Wanted::Value(RemoteRef { key: key(text), version: version.map(str::to_owned) });
         let find = |path: Option<&str>| {
-            Wanted::Find(FindRef {
+            Wanted::Find(Box::new(FindRef {
                 provider: ProviderKind::File,
                 listing: Listing { path: path.map(key), ..Listing::default() },
                 regexp: None,
                 allowed: None,
-            })
+            }))
         };
         let cases = [
             (value("app/db", None), true),

@@ -29,7 +29,10 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::{
     crd::v1alpha1::{
@@ -52,6 +55,13 @@ pub struct Granted<T>(T);
 impl<T> Granted<T> {
     /// What was granted.
     pub fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A set of grants can be asked for one by what was granted.
+impl<T> Borrow<T> for Granted<T> {
+    fn borrow(&self) -> &T {
         &self.0
     }
 }
@@ -143,7 +153,7 @@ pub fn judge(asker: &Asker<'_>, store: &StoreName, seen: Option<&SeenStore<'_>>,
     let wanted = match reference {
         // The property is no matter of access: the whole value is read.
         Reference::Value(value) | Reference::Extract(value) => Wanted::Value(value_wanted(asker, seen, value)?),
-        Reference::Find(find) => Wanted::Find(find_wanted(asker, seen, find)?),
+        Reference::Find(find) => Wanted::Find(Box::new(find_wanted(asker, seen, find)?)),
     };
     Ok(Granted(Item { store: seen.uid.to_owned(), wanted }))
 }

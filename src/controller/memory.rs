@@ -57,8 +57,11 @@ pub struct Written {
 pub struct Memory {
     pub uid: String,
     pub handled: Option<Handled>,
-    pub blocked: Option<Blocked>,
-    pub written: Option<Written>,
+    pub blocked: Option<Box<Blocked>>,
+    /// Until the cache has it too.
+    pub written: Option<Box<Written>>,
+    /// The newest resource version that the watch has shown, and when.
+    pub seen: Option<(Box<str>, Instant)>,
     /// Somebody wants a look that saw everything from this moment on.
     pub wake: Option<Instant>,
     /// Failures of the API server in a row.
@@ -85,6 +88,25 @@ impl Memory {
         self.wake = Some(self.wake.map_or(not_before, |known| known.max(not_before)));
     }
 
+    /// Takes the status that was written, if the cache does not have it already.
+    pub fn wrote(&mut self, written: Written) {
+        let is_shown = self.seen.as_ref().is_some_and(|(seen, _)| !is_newer(&written.version, seen));
+        self.written = (!is_shown).then(|| Box::new(written));
+    }
+
+    /// Since when the object is known as it is at this version; a version that the watch's handler has not come to yet is known since
+    /// never.
+    #[must_use]
+    pub fn known_since(&self, version: &str) -> Option<Instant> {
+        self.seen.as_ref().filter(|(seen, _)| **seen == *version).map(|(_, at)| *at)
+    }
+
+    /// The cache has the object at this version now.
+    fn show(&mut self, version: &str, now: Instant) {
+        self.written.take_if(|written| !is_newer(&written.version, version));
+        self.seen = Some((version.into(), now));
+    }
+
     /// The pause after another failure: doubles from `first` to `longest`.
     pub fn fail(&mut self, first: Duration, longest: Duration) -> Duration {
         let pause = first.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(longest);
@@ -95,7 +117,7 @@ impl Memory {
 
 /// All memories. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Memories(Arc<Mutex<HashMap<ObjectKey, Memory>>>);
+pub struct Memories(Arc<Mutex<HashMap<ObjectKey, Box<Memory>>>>);
 
 impl Memories {
     /// Works on one memory; an object that was deleted and made again starts with an empty one.
@@ -104,9 +126,16 @@ impl Memories {
         let memory = map.entry(object.clone()).or_default();
         if memory.uid != uid {
             let wake = memory.wake;
-            *memory = Memory { uid: uid.to_owned(), wake, ..Memory::default() };
+            **memory = Memory { uid: uid.to_owned(), wake, ..Memory::default() };
         }
         work(memory)
+    }
+
+    /// The cache shows the object at this version: what was kept because the cache lagged behind is kept no longer.
+    pub fn shown(&self, object: &SyncObject) {
+        let (metadata, now) = (object.metadata(), Instant::now());
+        let (uid, version) = (metadata.uid.as_deref().unwrap_or_default(), metadata.resource_version.as_deref().unwrap_or_default());
+        self.with(&object.key(), uid, |memory| memory.show(version, now));
     }
 
     /// Notes that somebody wants a look; an object that is gone stays forgotten.
@@ -137,6 +166,8 @@ impl Memories {
 mod tests {
     use std::time::Duration;
 
+    use tokio::time::Instant;
+
     use super::{Memories, Memory, Written};
     use crate::{
         crd::v1alpha1::{SyncObject, SyncStatus},
@@ -159,11 +190,31 @@ mod tests {
             SyncObject::Secret(std::sync::Arc::new(serde_json::from_value(manifest).unwrap()))
         };
         let status = SyncStatus { inputs: Some("ours".to_owned()), ..Default::default() };
-        let memory = Memory { written: Some(Written { version: "100".to_owned(), status }), ..Memory::default() };
+        let mut memory = Memory::default();
+        memory.wrote(Written { version: "100".to_owned(), status });
         for (version, expected) in [("99", ("ours", "100")), ("100", ("100", "100")), ("101", ("101", "101"))] {
             let (status, at) = memory.status_of(&object(version));
             assert_eq!((status.inputs.as_deref(), at.as_str()), (Some(expected.0), expected.1), "{version}");
         }
+    }
+
+    #[test]
+    fn a_status_is_kept_until_the_watch_has_shown_it_whichever_comes_first() {
+        let written = |version: &str| Written { version: version.to_owned(), status: SyncStatus::default() };
+        let mut memory = Memory::default();
+        memory.wrote(written("100"));
+        let now = Instant::now();
+        memory.show("99", now);
+        assert!(memory.written.is_some());
+        memory.show("100", now);
+        assert!(memory.written.is_none());
+        memory.wrote(written("100"));
+        assert!(memory.written.is_none(), "the watch was faster than the answer");
+        memory.wrote(written("101"));
+        assert!(memory.written.is_some());
+        memory.show("105", now);
+        assert!(memory.written.is_none());
+        assert_eq!((memory.known_since("105"), memory.known_since("106")), (Some(now), None));
     }
 
     #[test]

@@ -306,8 +306,9 @@ impl<'a> Reconcile<'a> {
         if next != request.status {
             let patched = self.context.cluster.patch_status(self.key, &self.version, &next);
             match self.context.metrics.timed(Stage::Report, patched).await {
-                Ok(version) => self.remember(|memory| {
-                    memory.written = version.map(|version| Written { version, status: next.clone() });
+                Ok(version) => self.remember(|memory| match version {
+                    Some(version) => memory.wrote(Written { version, status: next.clone() }),
+                    None => memory.written = None,
                 }),
                 Err(ClusterError::NotFound | ClusterError::NamespaceTerminating) => return self.gone(),
                 Err(error) => return self.failed(&error),
@@ -327,7 +328,7 @@ impl<'a> Reconcile<'a> {
         let is_failing = fault.is_some_and(|fault| retry(fault) == Retry::ObjectBackoff);
         self.remember(|memory| {
             memory.handled = (!is_failing).then(|| handled_now(judged, connected));
-            memory.blocked = blocked;
+            memory.blocked = blocked.map(Box::new);
             if !is_failing {
                 memory.failures = 0;
             }

@@ -1,7 +1,8 @@
 //! From what the watches see to the objects that it concerns. What did not change wakes nobody.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::RandomState},
+    hash::BuildHasher,
     sync::Arc,
 };
 
@@ -178,17 +179,23 @@ impl<K: Clone + Eq + std::hash::Hash, M: PartialEq> Marks<K, M> {
 
 impl Watcher {
     async fn objects(self, mut events: ObjectEvents) {
-        let mut marks = Marks::new();
+        let (mut marks, hasher) = (Marks::new(), RandomState::new());
         while let Some(event) = events.next().await {
-            let news = marks.take(&event, object_mark);
+            if let Event::Apply(object) = &event {
+                self.memories.shown(object);
+            }
+            let news = marks.take(&event, |object| object_mark(object, &hasher));
             for key in news.gone {
                 self.forget(&key);
             }
             for key in news.changed {
-                if let Some(object) = self.objects.get(&key)
-                    && self.world.claims.put(&object)
-                {
-                    self.wake_rivals(&key);
+                if let Some(object) = self.objects.get(&key) {
+                    if matches!(event, Event::InitDone) {
+                        self.memories.shown(&object);
+                    }
+                    if self.world.claims.put(&object) {
+                        self.wake_rivals(&key);
+                    }
                 }
                 self.trigger.send(&key);
             }
@@ -327,12 +334,12 @@ impl Watcher {
     }
 }
 
-type ObjectMark = (Option<String>, Option<i64>, Option<String>, bool);
-
-/// What of an object matters: our own status writes do not.
-fn object_mark(object: &SyncObject) -> (ObjectKey, ObjectMark) {
-    let (metadata, token) = (object.metadata(), object.annotation(REFRESH_ANNOTATION).map(str::to_owned));
-    (object.key(), (metadata.uid.clone(), metadata.generation, token, metadata.deletion_timestamp.is_some()))
+/// What of an object matters: our own status writes do not. Told by a hash, because there is one for every object.
+fn object_mark(object: &SyncObject, hasher: &RandomState) -> (ObjectKey, u64) {
+    let metadata = object.metadata();
+    let token = object.annotation(REFRESH_ANNOTATION);
+    let mark = hasher.hash_one((&metadata.uid, metadata.generation, token, metadata.deletion_timestamp.is_some()));
+    (object.key(), mark)
 }
 
 fn store_mark<K: Resource>(store: &K) -> (Option<String>, Option<i64>, Option<String>) {

@@ -11,7 +11,7 @@ mod poll;
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -106,7 +106,7 @@ struct Inner {
 struct State {
     ledger: Ledger,
     /// The grant under which each registered item is looked at.
-    grants: HashMap<Item, Granted<Item>>,
+    grants: HashSet<Granted<Item>>,
     /// Of which versions the last look at each item was, where its store can tell whether they are still current.
     versions: HashMap<Item, Versions>,
     stores: HashMap<String, Polled>,
@@ -143,7 +143,7 @@ impl Refresh {
     pub fn new(digest_key: DigestKey, timings: Timings, since: Option<Timestamp>, clock: WallClock) -> (Self, UnboundedReceiver<Wake>) {
         let (wakes, receiver) = unbounded_channel();
         let ledger = Ledger::new(timings, since.map(nanoseconds));
-        let state = State { ledger, grants: HashMap::new(), versions: HashMap::new(), stores: HashMap::new(), holds: Holds::default() };
+        let state = State { ledger, grants: HashSet::new(), versions: HashMap::new(), stores: HashMap::new(), holds: Holds::default() };
         let inner = Inner { digest_key, clock, epoch: Instant::now(), wakes, stores_changed: Notify::new(), state: Mutex::new(state) };
         (Self(Arc::new(inner)), receiver)
     }
@@ -155,7 +155,7 @@ impl Refresh {
         let before = state.ledger.items_of(&registration.object);
         let enrolments: Vec<Enrolment> = registration.items.iter().map(RegisteredItem::enrolment).collect();
         for registered in registration.items {
-            state.grants.insert(registered.item.get().clone(), registered.item);
+            state.grants.insert(registered.item);
             self.use_session(&mut state, now, registered.session);
         }
         let wakings = state.ledger.register(now, &registration.object, registration.interval, enrolments);

@@ -94,9 +94,9 @@ pub struct Ledger {
     /// Wall minus monotonic time when the slots were last computed.
     offset: Option<i64>,
     ids: HashMap<Arc<Item>, u64>,
-    tracks: HashMap<u64, Track>,
+    tracks: HashMap<u64, Box<Track>>,
     last_id: u64,
-    objects: HashMap<ObjectKey, Record>,
+    objects: HashMap<Arc<ObjectKey>, Record>,
     stores: BTreeMap<String, Store>,
     pending: BTreeSet<Arc<ObjectKey>>,
     /// Objects that fetched without a registration so far, with the end of our patience.
@@ -221,7 +221,7 @@ impl Ledger {
         };
         book.last_hint = Some(due);
         for id in book.items.iter().copied().collect::<Vec<_>>() {
-            let is_concerned = |track: &&mut Track| track.period().is_some() && hint.concerns(&track.item.wanted);
+            let is_concerned = |track: &&mut Box<Track>| track.period().is_some() && hint.concerns(&track.item.wanted);
             if let Some(track) = self.tracks.get_mut(&id).filter(is_concerned) {
                 track.request(now.mono, due);
                 self.reindex(id);
@@ -469,14 +469,13 @@ impl Ledger {
     }
 
     fn record(&mut self, object: &ObjectKey) -> Arc<ObjectKey> {
-        let record = self.objects.entry(object.clone()).or_insert_with(|| Record {
-            key: Arc::new(object.clone()),
-            registered: false,
-            is_queued: false,
-            items: Vec::new(),
-            pending: None,
-        });
-        Arc::clone(&record.key)
+        if let Some(record) = self.objects.get(object) {
+            return Arc::clone(&record.key);
+        }
+        let key = Arc::new(object.clone());
+        let record = Record { key: Arc::clone(&key), registered: false, is_queued: false, items: Vec::new(), pending: None };
+        self.objects.insert(Arc::clone(&key), record);
+        key
     }
 
     fn intern(&mut self, item: &Item) -> u64 {
@@ -487,7 +486,7 @@ impl Ledger {
         let (id, item) = (self.last_id, Arc::new(item.clone()));
         self.stores.entry(item.store.clone()).or_default().items.insert(id);
         self.ids.insert(Arc::clone(&item), id);
-        self.tracks.insert(id, Track::new(item));
+        self.tracks.insert(id, Box::new(Track::new(item)));
         id
     }
 
@@ -498,14 +497,7 @@ impl Ledger {
         if track.user_mut(by).is_some() {
             return;
         }
-        track.users.push(User {
-            object: Arc::clone(&key),
-            registered: false,
-            interval: None,
-            view: View::Unseen,
-            told: None,
-            holds: false,
-        });
+        track.add(User { object: Arc::clone(&key), registered: false, interval: None, view: View::Unseen, told: None, holds: false });
         let Some(record) = self.objects.get_mut(by) else { return };
         record.items.push(id);
         if !std::mem::replace(&mut record.is_queued, true) {
@@ -521,7 +513,7 @@ impl Ledger {
         let view = if told.is_some_and(|told| told == seen) { seen } else { enrolment.view() };
         track.users.retain(|user| user.object != *key);
         let holds = enrolment.known.is_some();
-        track.users.push(User { object: Arc::clone(key), registered: true, interval, view, told, holds });
+        track.add(User { object: Arc::clone(key), registered: true, interval, view, told, holds });
         if let (None, Some((_, retry))) = (track.last, enrolment.failing) {
             track.resume_failing(retry, now, since, &self.timings);
         }
@@ -617,7 +609,7 @@ impl Ledger {
         let chosen = std::iter::once(first).chain(due.filter(is_value)).filter(|id| taken.insert(*id)).take(batch);
         let mut chosen: Vec<u64> = chosen.collect();
         let room = batch - chosen.len();
-        let Some(period) = self.tracks.get(&first).and_then(Track::period).filter(|_| room > 0) else { return chosen };
+        let Some(period) = self.tracks.get(&first).and_then(|track| track.period()).filter(|_| room > 0) else { return chosen };
         let soon = book.due.range((now + 1, 0)..=(now + period / 9, u64::MAX)).take(PULL_SEARCH).map(|(_, id)| *id);
         let of_lane = soon.filter(|id| is_value(id) && self.tracks.get(id).is_some_and(|track| track.is_pullable(period)));
         chosen.extend(of_lane.take(room));

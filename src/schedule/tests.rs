@@ -32,7 +32,7 @@ fn numbered(n: usize) -> Item {
 
 fn search(store: &str) -> Item {
     let find = FindRef { provider: ProviderKind::File, listing: Listing::default(), regexp: None, allowed: None };
-    Item { store: store.to_owned(), wanted: Wanted::Find(find) }
+    Item { store: store.to_owned(), wanted: Wanted::Find(Box::new(find)) }
 }
 
 fn object(name: &str) -> ObjectKey {
@@ -623,7 +623,7 @@ fn a_search_is_looked_at_alone() {
 
     let numbered_search = |n: usize| {
         let find = FindRef { provider: ProviderKind::File, listing: Listing::default(), regexp: Some(n.to_string()), allowed: None };
-        Item { store: "store".to_owned(), wanted: Wanted::Find(find) }
+        Item { store: "store".to_owned(), wanted: Wanted::Find(Box::new(find)) }
     };
     let items: Vec<Item> = (0..100).flat_map(|n| [numbered(n), numbered_search(n)]).collect();
     let mut ledger = settled(Timings::default(), Some(HOUR), &items);

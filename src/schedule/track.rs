@@ -138,6 +138,14 @@ impl Track {
         self.period
     }
 
+    /// Almost every item has one user, and room for one.
+    pub fn add(&mut self, user: User) {
+        if self.users.is_empty() {
+            self.users.reserve_exact(1);
+        }
+        self.users.push(user);
+    }
+
     pub fn user_mut(&mut self, object: &ObjectKey) -> Option<&mut User> {
         self.users.iter_mut().find(|user| *user.object == *object)
     }

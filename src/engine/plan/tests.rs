@@ -1,6 +1,5 @@
 //! Golden plans: what is asked and seen, and the steps that follow, as people read them.
 
-use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -145,7 +144,7 @@ fn a_foreign_secret_is_untouched_and_its_owner_named() {
     let detail = detail_of(Vec::clear);
     assert!(detail.contains("belongs to somebody else"), "{detail}");
     let detail = detail_of(|holders| {
-        holders.insert(0, Holder { manager: "labeler".to_owned(), is_apply: true, keys: BTreeSet::new(), time: None });
+        holders.insert(0, Holder { manager: "labeler".to_owned(), is_apply: true, keys: vec![], time: None });
     });
     assert!(detail.contains("field manager helm"), "who holds data, not who was there first: {detail}");
 }
