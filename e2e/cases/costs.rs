@@ -25,18 +25,24 @@ async fn all_ready(world: &World, many: &Many) {
 async fn a_hundred_objects_cost_what_the_bench_counts() {
     let world = World::prepare(Settings::default()).await;
     let store = world.vault().await;
-    let shared = "shared".to_owned();
-    objects::put_keys(&store.bao, std::slice::from_ref(&shared), TEXT).await;
-    let users = Many::of_one_key(&store.name, "10s", "s", OBJECTS, &shared);
-    users.create(&world.cluster).await;
+    let (together, shared) = ("together".to_owned(), "shared".to_owned());
+    objects::put_keys(&store.bao, &[together.clone(), shared.clone()], TEXT).await;
+    // Never looked at again: what is read of it is read for the start.
+    let starting = Many::of_one_key(&store.name, "0s", "t", OBJECTS, &together);
+    starting.create(&world.cluster).await;
     let mark = world.audit.mark();
     world.operator.start();
-    all_ready(&world, &users).await;
+    all_ready(&world, &starting).await;
     world.a_while().await;
     let requests = world.audit.of_operator(mark);
     assert_eq!(Cost(&requests).writes_in(world.namespace()), two_writes_each(), "objects of one identity that start together");
     assert_eq!(Cost(&requests).reads_of(world.namespace(), "secrets"), 1, "one read of the credential, none of a target");
+    assert_eq!(store.looks(&together), 1, "one read of the one key");
 
+    let users = Many::of_one_key(&store.name, "10s", "s", OBJECTS, &shared);
+    users.create(&world.cluster).await;
+    all_ready(&world, &users).await;
+    world.a_while().await;
     let (mark, looks) = (world.audit.mark(), store.looks(&shared));
     let watched = store.proxy.calls_so_far();
     objects::put_keys(&store.bao, std::slice::from_ref(&shared), "changed").await;

@@ -200,8 +200,7 @@ impl<'a> Reconcile<'a> {
                 Err(error) => return self.failed(&error),
             }
         }
-        // A look that woke the object is good enough for it, unless somebody asked for more than that since.
-        let not_before = self.memory.wake.filter(|_| standing.is_settled).map_or(self.began, |wake| wake.min(self.began));
+        let not_before = self.not_before(standing);
         let metrics = &self.context.metrics;
         let fetched = metrics.timed(Stage::Fetch, fetch::fetch(judged, connected, not_before, priority(&judged.request))).await;
         drop(inside);
@@ -223,6 +222,17 @@ impl<'a> Reconcile<'a> {
             Err(ClusterError::NamespaceTerminating) => self.gone(),
             Err(error) => self.failed(&error),
         }
+    }
+
+    /// From when on looks are good enough. One that woke the object is, unless somebody asked for more than that since; and for an object
+    /// that has no target yet one that began when the object was known already, so that many of one key that start together share it.
+    fn not_before(&self, standing: Standing) -> Instant {
+        let is_first = self.memory.handled.is_none() && self.memory.failures == 0 && standing.target == TargetState::Unwritten;
+        let from = match self.memory.wake {
+            Some(wake) => Some(wake).filter(|_| standing.is_settled),
+            None => self.object.metadata().resource_version.as_deref().filter(|_| is_first).and_then(|it| self.memory.known_since(it)),
+        };
+        from.map_or(self.began, |from| from.min(self.began))
     }
 
     /// A place at each of its stores.

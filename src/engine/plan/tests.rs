@@ -1,6 +1,5 @@
 //! Golden plans: what is asked and seen, and the steps that follow, as people read them.
 
-
 use serde_json::{Value, json};
 
 use super::{Step, WriteKind, record::Record, standing};
