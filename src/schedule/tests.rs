@@ -14,6 +14,7 @@ use crate::{
     name::{ObjectKey, ObjectKind, ProviderKind, RemoteKey, RemoteRef},
 };
 
+mod edges;
 mod histories;
 
 const SECOND: i64 = 1_000_000_000;
