@@ -31,9 +31,11 @@ async fn a_disabled_value_and_another_master_key_keep_the_target_until_they_are_
     let is_not_ready =
         |object: &ExternalSecret| reason_of(object, "Fresh", "False") == Some("StoreNotReady") && condition_is(object, "Ready", "True");
     world.cluster.external("db", "to say that the store is not ready", is_not_ready).await;
+    world.cluster.store_says(&store.name, "False", "StoreNotReady").await;
     world.cluster.holds("db", &[("password", value.bytes())]).await;
     fs::rename(&new, &store.master_key).expect("the admin replaces the key's file");
     world.cluster.external("db", "to be Fresh again", |object| condition_is(object, "Fresh", "True")).await;
+    world.cluster.store_says(&store.name, "True", "Synced").await;
     world.finish().await;
 }
 

@@ -136,6 +136,8 @@ async fn a_store_file_of_another_version_is_named_and_the_target_stays() {
     assert!(message.contains("data[password]") && message.contains("store"), "{message}");
     assert!(condition_is(&object, "Ready", "True"), "what was delivered is still good for a while");
     world.cluster.holds("db", &[("password", value.bytes())]).await;
+    let reason = reason_of(&object, "Fresh", "False").expect("a reason");
+    world.cluster.store_says(&store.name, "False", reason).await;
     world.finish().await;
 }
 

@@ -264,7 +264,7 @@ async fn with_parameters_alone_no_secret_is_asked_for_and_no_right_to_one_is_hel
 
     let requests = world.audit.of_operator(world.began);
     assert!(requests.iter().any(|request| request.resource == "configmaps"), "the log shows what is asked");
-    let of_secrets = |request: &&Request| request.resource.starts_with("secrets") || request.resource.starts_with("externalsecrets");
+    let of_secrets = |request: &&Request| matches!(request.resource.as_str(), "secrets" | "externalsecrets" | "externalsecrets/status");
     let touched: Vec<String> = requests.iter().filter(of_secrets).map(ToString::to_string).collect();
     assert!(touched.is_empty(), "{touched:?}");
     assert_eq!(world.plane.kubectl(&[&["get"], &digest_key[..]].concat(), ""), "");

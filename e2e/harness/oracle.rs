@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use keyferry::crd::v1alpha1::{CreationPolicy, Place, SyncObject};
+use keyferry::crd::v1alpha1::{CreationPolicy, ParameterFormat, Place, SyncObject};
+use keyferry::name::TargetKind;
 
 use super::audit::Request;
 use super::canary::Canary;
@@ -29,7 +30,9 @@ pub fn leaks(canaries: &[Canary], place: &str, text: &str) -> Vec<String> {
 
 /// Values that no target ever held, so that their absence elsewhere shows nothing.
 pub fn undelivered(canaries: &[Canary], sights: &[Sight]) -> Vec<String> {
-    let values = sights.iter().flat_map(|sight| sight.data.iter().flat_map(BTreeMap::values));
+    // A ConfigMap that is no target may be a leak.
+    let sights = sights.iter().filter(|sight| sight.kind == TargetKind::Secret || sight.is_managed);
+    let values = sights.flat_map(|sight| sight.data.iter().flat_map(BTreeMap::values));
     let held: BTreeSet<_> = values.map(|value| String::from_utf8_lossy(value)).collect();
     let never = canaries.iter().enumerate().filter(|(_, canary)| !held.iter().any(|value| canary.found_in(value).is_some()));
     never.map(|(number, _)| format!("value {number} never reached a target: its absence elsewhere shows nothing")).collect()
@@ -91,6 +94,17 @@ pub fn unused(granted: &BTreeSet<Right>, used: &BTreeSet<Right>) -> Vec<String> 
     idle.map(|(verb, group, resource)| format!("granted and never used: {verb} {group}/{resource}")).collect()
 }
 
+/// The target's key under which a value of that name stands: a document holds all of them under one.
+fn key_in_target(object: &SyncObject, name: &str) -> String {
+    let SyncObject::Parameter(object) = object else { return name.to_owned() };
+    let target = object.spec.target.clone().unwrap_or_default();
+    match target.format.unwrap_or_default() {
+        ParameterFormat::Keys => name.strip_prefix(target.trim_prefix.as_deref().unwrap_or_default()).unwrap_or(name).to_owned(),
+        ParameterFormat::Json => target.file_name.unwrap_or_else(|| "config.json".to_owned()),
+        ParameterFormat::Yaml => target.file_name.unwrap_or_else(|| "config.yaml".to_owned()),
+    }
+}
+
 /// Whether what tools conclude from an object is true; `keys` are those of its target as it stands.
 pub fn untruths<K: Served>(object: &K, keys: Option<&BTreeSet<String>>) -> Vec<String>
 where
@@ -116,7 +130,7 @@ where
     if verdict == Verdict::Current && writes && !is_suspended {
         let entries = view.entries().unwrap_or_default();
         let wanted = entries.iter().filter_map(|entry| match entry.place {
-            Place::Data(key) => Some(key.to_owned()),
+            Place::Data(key) => Some(key_in_target(&view, key)),
             Place::DataFrom(_) => None,
         });
         let missing: Vec<String> = wanted.filter(|key| keys.is_none_or(|keys| !keys.contains(key))).collect();
@@ -132,11 +146,15 @@ where
 /// flight to a store, and the check of its login beside them.
 const BOUNDS: &[(&str, u64)] = &[("threads", 32), ("open files", 128), ("KiB of memory", 32 << 10)];
 
-/// Holdings beyond what any case needs.
-pub fn beyond_bounds(holdings: &BTreeMap<String, u64>) -> Vec<String> {
+/// Connections that each store keeps: two watches, a look, and the check of its login.
+const FILES_OF_A_STORE: u64 = 4;
+
+/// Holdings beyond what any case with so many stores needs.
+pub fn beyond_bounds(holdings: &BTreeMap<String, u64>, stores: usize) -> Vec<String> {
     let beyond = BOUNDS.iter().filter_map(|(what, bound)| {
-        let held = holdings.get(*what).copied().unwrap_or(u64::MAX);
-        (held > *bound).then(|| format!("{held} {what} at the end, of at most {bound}"))
+        let of_stores = if *what == "open files" { FILES_OF_A_STORE * stores.saturating_sub(1) as u64 } else { 0 };
+        let (held, bound) = (holdings.get(*what).copied().unwrap_or(u64::MAX), bound + of_stores);
+        (held > bound).then(|| format!("{held} {what} at the end, of at most {bound}"))
     });
     beyond.collect()
 }

@@ -141,10 +141,10 @@ fn what_is_held_beyond_every_bound_is_seen_and_so_is_what_was_not_counted() {
         let counts = [("threads", threads), ("open files", 40), ("KiB of memory", memory)];
         counts.map(|(what, count)| (what.to_owned(), count)).into_iter().collect()
     };
-    assert_eq!(oracle::beyond_bounds(&held(8, 30_000)), [""; 0]);
-    assert_eq!(oracle::beyond_bounds(&held(8, 500_000)), ["500000 KiB of memory at the end, of at most 32768"]);
-    assert_eq!(oracle::beyond_bounds(&held(33, 30_000)), ["33 threads at the end, of at most 32"]);
-    assert_eq!(oracle::beyond_bounds(&Default::default()).len(), 3);
+    assert_eq!(oracle::beyond_bounds(&held(8, 30_000), 1), [""; 0]);
+    assert_eq!(oracle::beyond_bounds(&held(8, 500_000), 1), ["500000 KiB of memory at the end, of at most 32768"]);
+    assert_eq!(oracle::beyond_bounds(&held(33, 30_000), 1), ["33 threads at the end, of at most 32"]);
+    assert_eq!(oracle::beyond_bounds(&Default::default(), 1).len(), 3);
 }
 
 #[test]

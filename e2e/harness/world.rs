@@ -257,7 +257,7 @@ impl World {
         }
         let holdings = self.operator.holdings();
         println!("at the end it holds {holdings:?}");
-        wrong.extend(oracle::beyond_bounds(&holdings));
+        wrong.extend(oracle::beyond_bounds(&holdings, self.promises().cluster_stores.len()));
         wrong
     }
 
