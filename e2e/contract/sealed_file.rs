@@ -74,7 +74,7 @@ impl Subject for SealedFile {
         };
         open(
             &StoreName::Cluster { name: "contract".into() },
-            Provider::File(&FileProvider { path: "store".into(), format: None }),
+            Provider::File(&FileProvider { path: "store".into(), format: None, decryption: None }),
             &Credentials::default(),
             &settings,
         )

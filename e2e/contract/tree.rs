@@ -58,7 +58,7 @@ impl Subject for Tree {
 
     fn open(&self) -> Result<Arc<dyn Backend>, Fault> {
         let settings = Settings { file_tree_root: Some(self.root()), call_timeout: Duration::from_secs(20), ..Settings::default() };
-        let spec = FileProvider { path: "tree".into(), format: Some(FileFormat::Tree) };
+        let spec = FileProvider { path: "tree".into(), format: Some(FileFormat::Tree), decryption: None };
         open(&StoreName::Cluster { name: "contract".into() }, Provider::File(&spec), &Credentials::default(), &settings)
     }
 

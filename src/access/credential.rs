@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Granted, SeenStore, provider};
 use crate::{
     crd::v1alpha1::{
-        CaProvider, CaProviderType, KubernetesAccount, KubernetesAuth, KubernetesProvider, Provider, SecretKeyRef, ServiceAccountRef,
-        VaultAuth, VaultProvider,
+        CaProvider, CaProviderType, FileProvider, KubernetesAccount, KubernetesAuth, KubernetesProvider, Provider, SecretKeyRef,
+        ServiceAccountRef, VaultAuth, VaultProvider,
     },
     fault::{Fault, Reason, quote},
     name::StoreName,
@@ -23,6 +23,8 @@ pub enum Role {
     ClientCertificate,
     ClientKey,
     Kubeconfig,
+    /// Opens files that were encrypted for it.
+    AgeIdentity,
     /// Certificates that sign the server's.
     Authority,
 }
@@ -105,7 +107,8 @@ pub fn credential(store: &SeenStore<'_>) -> Result<Granted<CredentialRefs>, Faul
     match provider(store)? {
         Provider::Vault(vault) => naming.vault(vault)?,
         Provider::Kubernetes(kubernetes) => naming.kubernetes(kubernetes)?,
-        Provider::File(_) | Provider::Env(_) | Provider::Fake(_) => {}
+        Provider::File(file) => naming.file(file)?,
+        Provider::Env(_) | Provider::Fake(_) => {}
     }
     Ok(Granted(naming.refs))
 }
@@ -147,6 +150,12 @@ impl Naming<'_> {
                 "provider.kubernetes needs exactly one of auth.serviceAccount, auth.token, auth.cert, and authRef without server: set one",
             )),
         }
+    }
+
+    fn file(&mut self, spec: &FileProvider) -> Result<(), Fault> {
+        let Some(decryption) = &spec.decryption else { return Ok(()) };
+        let field = "provider.file.decryption.ageIdentitySecretRef";
+        self.secret(Role::AgeIdentity, field, &decryption.age_identity_secret_ref, "age.agekey")
     }
 
     /// A token for this cluster's API server goes to no other server: for another an audience has to be named.

@@ -375,6 +375,41 @@ fn a_credential_of_a_cluster_store_needs_a_namespace() {
     assert_eq!(none.get(), &CredentialRefs::default());
 }
 
+#[test]
+fn the_age_identity_of_a_store_is_a_tenants_own_and_only_where_files_are_decrypted() {
+    let spec = |namespace: Value| {
+        let secret = json!({"name": "age", "namespace": namespace});
+        json!({"provider": {"file": {"path": "a", "format": "Tree", "decryption": {"ageIdentitySecretRef": secret}}}})
+    };
+    let own = StoreName::Namespaced { namespace: "team".to_owned(), name: "own".to_owned() };
+    let shared = shared_name();
+    let tenant = |namespace: Value| {
+        let spec: SecretStoreSpec = parsed(spec(namespace));
+        credential(&SeenStore { name: &own, uid: UID, spec: StoreSpec::Namespaced(&spec) })
+    };
+    let admin = |namespace: Value| {
+        let spec: ClusterSecretStoreSpec = parsed(spec(namespace));
+        credential(&SeenStore { name: &shared, uid: UID, spec: StoreSpec::Cluster(&spec) })
+    };
+    for (granted, expected) in [
+        (tenant(Value::Null), Ok("team")),
+        (tenant(json!("team")), Ok("team")),
+        (tenant(json!("keyferry-system")), Err(Reason::NotAllowed)),
+        (admin(json!("vault")), Ok("vault")),
+        (admin(Value::Null), Err(Reason::InvalidSpec)),
+    ] {
+        let found = granted.map(|granted| {
+            let CredentialKey { holder, key } = &granted.get().keys[&Role::AgeIdentity];
+            assert_eq!(
+                (holder.kind, holder.name.as_str(), key.as_str(), granted.get().keys.len()),
+                (HolderKind::Secret, "age", "age.agekey", 1)
+            );
+            holder.namespace.clone()
+        });
+        assert_eq!(found.as_deref().map_err(|fault| fault.reason), expected);
+    }
+}
+
 /// What a store of either kind needs to log in.
 fn refs(is_cluster: bool, provider: &Value) -> Result<CredentialRefs, Fault> {
     let spec = json!({"provider": provider});

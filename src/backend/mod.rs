@@ -219,7 +219,7 @@ pub struct Credentials {
 /// A fault when the settings or the provider block cannot work, naming field and remedy.
 pub fn open(store: &StoreName, provider: Provider<'_>, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     match provider {
-        Provider::File(spec) => file::open(store, spec, settings),
+        Provider::File(spec) => file::open(store, spec, credentials, settings),
         Provider::Env(spec) => env::open(store, spec, settings),
         Provider::Fake(spec) => Ok(fake::open(spec)),
         Provider::Kubernetes(spec) => kubernetes::open(store, spec, credentials, settings),
@@ -227,7 +227,6 @@ pub fn open(store: &StoreName, provider: Provider<'_>, credentials: &Credentials
         Provider::Vault(spec) => vault::open(store, spec, credentials, settings),
         #[cfg(not(feature = "vault"))]
         Provider::Vault(_) => {
-            let _ = credentials;
             Err(Fault::invalid(Reason::InvalidSpec, "this build has no provider vault: use an image built with the feature"))
         }
     }

@@ -340,6 +340,14 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     add("file.path", json!({"file": file}), json!("one"), json!("two"));
     add("file.format=Sealed", json!({"file": file}), json!("Sealed"), json!("Tree"));
     add("file.format=Tree", json!({"file": file}), json!("Tree"), Value::Null);
+    let home = if is_cluster { "vault" } else { "team" };
+    let decryption = json!({"ageIdentitySecretRef": {"name": "t", "namespace": home}});
+    let tree = json!({"file": {"path": "one", "format": "Tree", "decryption": decryption}});
+    add("file.decryption", tree.clone(), decryption.clone(), Value::Null);
+    let identity = "file.decryption.ageIdentitySecretRef";
+    add(&format!("{identity}.name"), tree.clone(), json!("t"), json!("u"));
+    add(&format!("{identity}.key"), tree.clone(), json!("other"), Value::Null);
+    add(&format!("{identity}.namespace"), tree, json!(home), json!("elsewhere"));
     if is_cluster {
         add("env.prefix", json!({"env": env}), json!("APP_"), json!("CFG_"));
         add("env.style=Flat", json!({"env": env}), json!("Flat"), json!("Nested"));

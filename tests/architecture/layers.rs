@@ -102,6 +102,8 @@ pub const EXCEPTIONS: &[(&str, &str, &str)] =
 pub const EXPOSING: &[(&str, &str)] = &[
     ("src/digest.rs", "a keyed MAC of the bytes is what may be kept and compared"),
     ("src/backend/file/store.rs", "a value is sealed into its record"),
+    ("src/backend/file/tree/mod.rs", "whether somebody encrypted a file is told by its bytes"),
+    ("src/backend/file/tree/age.rs", "an age identity is read, and what was encrypted for it opened"),
     ("src/cli/store/mod.rs", "`keyferry store get` prints the value that was asked for"),
     ("src/backend/vault/login.rs", "a credential goes into the body of a login, a token into the header of each call, marked sensitive"),
     ("src/backend/vault/write.rs", "a value goes into the body of a write"),
@@ -163,6 +165,7 @@ pub const OWNED: &[(&str, &[&str], &str)] = &[
     ("reqwest", &["backend"], "time-outs, redirects, CA and address checks are decided once"),
     ("vaultrs", &["backend"], "a provider's protocol ends at the backend trait"),
     ("rustify", &["backend"], "a provider's protocol ends at the backend trait"),
+    ("aes_gcm", &["backend"], "everything else is sealed with aws_lc_rs"),
     ("redb", &["backend"], "a provider's protocol ends at the backend trait"),
     ("tracing_subscriber", &["telemetry"], "one place decides where the log goes and what is left out of it"),
     ("std::process", &["cli", "config", "signal", BINARY], "the operator starts no processes and does not end itself"),

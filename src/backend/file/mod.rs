@@ -35,8 +35,10 @@ pub use self::{
     seal::MasterKey,
     store::{MAX_VALUE, Reader, Writer, create},
 };
+#[cfg(feature = "age")]
+use crate::access::Role;
 use crate::{
-    backend::{Backend, List, Settings, Traits},
+    backend::{Backend, Credentials, List, Settings, Traits},
     crd::v1alpha1::{FileFormat, FileProvider},
     fault::{Class, Fault, Reason},
     item::{Fetched, Form, Hint, Reading},
@@ -50,7 +52,7 @@ const BATCH: usize = 256;
 ///
 /// # Errors
 /// `NotAllowed` where the operator's settings refuse, `InvalidSpec` for a path that leaves its folder.
-pub fn open(store: &StoreName, spec: &FileProvider, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
+pub fn open(store: &StoreName, spec: &FileProvider, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
     let format = spec.format.unwrap_or_default();
     let namespace = match store {
         StoreName::Cluster { .. } => None,
@@ -66,7 +68,11 @@ pub fn open(store: &StoreName, spec: &FileProvider, settings: &Settings) -> Resu
         if spec.path != "." {
             refuse_climbing(&spec.path)?;
         }
-        return Ok(tree::open(root, namespace, &spec.path, settings.call_timeout));
+        return Ok(tree::open(root, namespace, &spec.path, unsealer(spec, credentials)?, settings.call_timeout));
+    }
+    if spec.decryption.is_some() {
+        let detail = "provider.file.decryption is for format: Tree; the encrypted store has the operator's master key: remove it";
+        return Err(Fault::invalid(Reason::InvalidSpec, detail));
     }
     let (Some(root), Some(master)) = (&settings.file_root, &settings.file_master_key) else {
         return Err(Fault::not_allowed("provider file is not enabled on this operator: set --file-root and --file-master-key"));
@@ -78,6 +84,26 @@ pub fn open(store: &StoreName, spec: &FileProvider, settings: &Settings) -> Resu
         deadline: settings.call_timeout,
         gate: Arc::new(Semaphore::new(1)),
     }))
+}
+
+#[cfg(feature = "age")]
+fn unsealer(spec: &FileProvider, credentials: &Credentials) -> Result<tree::Unsealer, Fault> {
+    if spec.decryption.is_none() {
+        return Ok(None);
+    }
+    let not_ready = |what: &dyn std::fmt::Display| {
+        let detail = format!("the Secret of provider.file.decryption.ageIdentitySecretRef cannot be used: {what}");
+        Fault::new(Class::Unavailable, Reason::StoreNotReady, detail)
+    };
+    let file = credentials.secrets.get(&Role::AgeIdentity).ok_or_else(|| not_ready(&"it was not read"))?;
+    let identities = tree::Identities::parse(file).map_err(|error| not_ready(&error))?;
+    Ok(Some(Arc::new(identities)))
+}
+
+#[cfg(not(feature = "age"))]
+fn unsealer(spec: &FileProvider, _: &Credentials) -> Result<tree::Unsealer, Fault> {
+    let detail = "provider.file.decryption: this build opens no files of SOPS and age: use an image built with the feature age";
+    if spec.decryption.is_some() { Err(Fault::invalid(Reason::InvalidSpec, detail)) } else { Ok(None) }
 }
 
 fn refuse_climbing(path: &str) -> Result<(), Fault> {

@@ -341,8 +341,9 @@ pub enum CaProviderType {
 }
 
 /// Files on the operator's disk.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.decryption) || (has(self.format) && self.format == 'Tree')").message("decryption is for format: Tree"))]
 pub struct FileProvider {
     /// `Sealed`: the store's file, relative to the operator's `fileRoot`. `Tree`: a folder, relative to its `fileTreeRoot`; `.` is the root
     /// itself. For a SecretStore below `<root>/<namespace>/`, where the operator allows it.
@@ -351,6 +352,17 @@ pub struct FileProvider {
     /// What stands there: `Sealed` (the default) is the encrypted store, `Tree` plain files, whose keys are their paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<FileFormat>,
+    /// Opens files that SOPS or age encrypted, in a `Tree`. With it every file that is read must be encrypted, without it none may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decryption: Option<FileDecryption>,
+}
+
+/// Whose files are opened.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FileDecryption {
+    /// A key file of age in a Secret, as `age-keygen` makes it: at most 64 identities, one a line. Key `age.agekey` by default.
+    pub age_identity_secret_ref: SecretKeyRef,
 }
 
 /// What a file provider reads.

@@ -33,7 +33,8 @@ pub(super) fn as_json<'a>(value: &'a SecretValue, key: &str) -> Result<Cow<'a, S
 
 fn reader_of(key: &str) -> Option<Read> {
     let name = key.rsplit('/').next().unwrap_or(key).to_ascii_lowercase();
-    let (stem, extension) = name.rsplit_once('.')?;
+    // What age encrypted keeps its name before `.age`.
+    let (stem, extension) = name.strip_suffix(".age").unwrap_or(&name).rsplit_once('.')?;
     match extension {
         "yaml" | "yml" => Some(yaml::read),
         "toml" => Some(toml::read),
@@ -133,6 +134,7 @@ mod tests {
             ("app/.env", "A=1", Ok(r#"{"A":"1"}"#)),
             (".env.production", "A=1", Ok(r#"{"A":"1"}"#)),
             ("app.env", "A=1", Ok(r#"{"A":"1"}"#)),
+            ("app/config.yaml.age", "a: 1", Ok(r#"{"a":1}"#)),
             ("app/config.toml", "{ \"a\" : 1.10 }", Ok("{ \"a\" : 1.10 }")),
             ("app/config.json", "a: 1", Err(Flaw::NotJson)),
             ("config.yaml/x", "a: 1", Err(Flaw::NotJson)),

@@ -4,6 +4,8 @@ mod damage;
 mod history;
 mod metadata;
 mod provider;
+#[cfg(feature = "age")]
+mod sealed;
 mod tree;
 
 use std::{

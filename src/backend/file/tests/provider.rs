@@ -7,7 +7,7 @@ use futures::StreamExt;
 use super::{Shop, eventful};
 use crate::{
     backend::{
-        Backend, Settings,
+        Backend, Credentials, Settings,
         file::{self, Changes, Kind, Status},
     },
     crd::v1alpha1::FileProvider,
@@ -38,7 +38,7 @@ fn namespaced(namespace: &str) -> StoreName {
 }
 
 fn open(store: &StoreName, path: &str, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
-    file::open(store, &FileProvider { path: path.to_owned(), format: None }, settings)
+    file::open(store, &FileProvider { path: path.to_owned(), format: None, decryption: None }, &Credentials::default(), settings)
 }
 
 fn backend(shop: &Shop) -> Arc<dyn Backend> {

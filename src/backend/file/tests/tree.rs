@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::memory;
 use crate::{
-    backend::{Backend, Settings, file},
+    backend::{Backend, Credentials, Settings, file},
     crd::v1alpha1::{FileFormat, FileProvider},
     fault::{Class, Fault, Reason},
     item::{Hint, Reading},
@@ -66,7 +66,8 @@ fn cluster() -> StoreName {
 }
 
 fn open(store: &StoreName, path: &str, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
-    file::open(store, &FileProvider { path: path.to_owned(), format: Some(FileFormat::Tree) }, settings)
+    let spec = FileProvider { path: path.to_owned(), format: Some(FileFormat::Tree), decryption: None };
+    file::open(store, &spec, &Credentials::default(), settings)
 }
 
 fn key(text: &str) -> RemoteKey {

@@ -1,8 +1,14 @@
 //! Provider `file` with format `Tree`: plain files below the admin's root, read as they are. Whatever else may be in such a folder, only
 //! regular files beneath it are opened.
 //!
-//! `walk` opens and lists, `watch` says what changed; here is the read power.
+//! `walk` opens and lists, `watch` says what changed, `sealed` tells files that SOPS or age encrypted, which `age` and `sops` open; here is
+//! the read power.
 
+#[cfg(feature = "age")]
+mod age;
+mod sealed;
+#[cfg(feature = "age")]
+mod sops;
 mod walk;
 mod watch;
 
@@ -12,25 +18,36 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::Semaphore;
 
-use self::walk::{Folder, TreeError};
+#[cfg(feature = "age")]
+pub use self::age::Identities;
+pub use self::sealed::Unseal;
+use self::{
+    sealed::{SealedError, tool_of},
+    walk::{Folder, TreeError},
+};
 use crate::{
     backend::{Backend, List, Traits, not_found},
-    fault::{Fault, Reason},
+    fault::{Fault, Reason, quote},
     item::{Fetched, Form, Hint, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef},
+    secret::SecretValue,
 };
 
 /// Files of one look.
 const BATCH: usize = 256;
 
+/// What opens the files that somebody encrypted; without it only plain ones are read, with it no plain one.
+pub type Unsealer = Option<Arc<dyn Unseal>>;
+
 /// A tree is opened by each look, so that a folder that is mounted anew is noticed.
 #[must_use]
-pub fn open(root: &Path, namespace: Option<&str>, path: &str, deadline: Duration) -> Arc<dyn Backend> {
-    Arc::new(Tree { folder: Folder::beneath(root, namespace, path), deadline, gate: Arc::new(Semaphore::new(1)) })
+pub fn open(root: &Path, namespace: Option<&str>, path: &str, unsealer: Unsealer, deadline: Duration) -> Arc<dyn Backend> {
+    Arc::new(Tree { folder: Folder::beneath(root, namespace, path), unsealer, deadline, gate: Arc::new(Semaphore::new(1)) })
 }
 
 struct Tree {
     folder: Folder,
+    unsealer: Unsealer,
     deadline: Duration,
     /// One look at a time: one that hangs on its disk must not gather others behind it.
     gate: Arc<Semaphore>,
@@ -62,8 +79,8 @@ impl Backend for Tree {
     }
 
     async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
-        let wanted = refs.to_vec();
-        let look = self.look(move |folder| wanted.iter().map(|wanted| read(folder, wanted)).collect()).await;
+        let (wanted, unsealer) = (refs.to_vec(), self.unsealer.clone());
+        let look = self.look(move |folder| wanted.iter().map(|wanted| read(folder, unsealer.as_deref(), wanted)).collect()).await;
         look.unwrap_or_else(|fault| refs.iter().map(|_| Reading::Unknown(fault.clone())).collect())
     }
 
@@ -88,20 +105,39 @@ impl List for Tree {
         let path = path.map(str::to_owned);
         let files = self.look(move |folder| folder.list(path.as_deref())).await??;
         // A name that is no remote key cannot be asked for by any reference either.
-        Ok(files.keys().filter_map(|file| RemoteKey::parse(ProviderKind::File, file).ok()).collect())
+        let files = files.keys().filter(|file| self.unsealer.is_none() || !is_rules(file));
+        Ok(files.filter_map(|file| RemoteKey::parse(ProviderKind::File, file).ok()).collect())
     }
 }
 
-fn read(folder: &Folder, wanted: &RemoteRef) -> Reading {
+fn read(folder: &Folder, unsealer: Option<&dyn Unseal>, wanted: &RemoteRef) -> Reading {
     let key = wanted.key.as_str();
     if wanted.version.is_some() {
         let detail = format!("remote key {key:?}: a tree of files has no versions: remove the version");
         return Reading::Unknown(Fault::invalid(Reason::InvalidSpec, detail));
     }
     match folder.read(key) {
-        Ok(Some(value)) => Reading::Found(Fetched { value, form: Form::Whole, version: None, is_secret: false }),
+        Ok(Some(value)) => match plain(key, value, unsealer) {
+            // Whoever encrypted a file says that it is a secret.
+            Ok(value) => Reading::Found(Fetched { value, form: Form::Whole, version: None, is_secret: unsealer.is_some() }),
+            Err(error) => Reading::Unknown(error.into()),
+        },
         Ok(None) => Reading::Absent(not_found(&wanted.key)),
         Err(error) => Reading::Unknown(error.into()),
+    }
+}
+
+/// The rules by which SOPS encrypts what stands beside them: never encrypted, and nobody's value.
+fn is_rules(file: &str) -> bool {
+    file.rsplit('/').next() == Some(".sops.yaml")
+}
+
+/// What an encrypted file holds is delivered, never the file as it is: an application would take it for the value.
+fn plain(key: &str, value: SecretValue, unsealer: Option<&dyn Unseal>) -> Result<SecretValue, SealedError> {
+    match (unsealer, tool_of(value.expose())) {
+        (Some(unsealer), _) => unsealer.unseal(key, &value),
+        (None, None) => Ok(value),
+        (None, Some(tool)) => Err(SealedError::NotOpened { file: quote(key), tool }),
     }
 }
 
