@@ -164,7 +164,9 @@ mod tests {
     #[test]
     fn a_hint_concerns_its_keys_in_every_version_and_the_searches_around_them() {
         let hint = Hint::Keys([key("app/db")].into());
-        let value = |text: &str, version: Option<&str>| Wanted::Value(RemoteRef { key: key(text), version: version.map(str::to_owned) });
+        let value = |text: &str, version: Option<&str>| {
+            Wanted::Value(RemoteRef { key: key(text), version: version.map(str::to_owned), is_metadata: false })
+        };
         let find = |path: Option<&str>| {
             Wanted::Find(Box::new(FindRef {
                 provider: ProviderKind::File,

@@ -162,6 +162,8 @@ pub struct RemoteRef {
     pub key: RemoteKey,
     /// The provider's own word for a version; `None` is the current one.
     pub version: Option<String>,
+    /// Not the value is wanted, but what the system keeps beside it for its users: labels, tags, custom metadata, as a JSON object.
+    pub is_metadata: bool,
 }
 
 /// Why a text is no remote key.

@@ -121,7 +121,7 @@ async fn in_order(mut subject: Box<dyn Subject>) {
     let one = subject.write("one", &Payload::text("1")).await;
     let two = subject.write("two", &Payload::text("2")).await;
     let store = Open::of(&*subject);
-    let refs = ["two", "none", "one", "two"].map(|key| RemoteRef { key: store.key(key), version: None });
+    let refs = ["two", "none", "one", "two"].map(|key| RemoteRef { key: store.key(key), version: None, is_metadata: false });
     let readings = store.fetch(&refs).await;
     let values = readings.iter().map(|reading| match reading {
         Reading::Found(found) => Some(found.value.expose().to_vec()),

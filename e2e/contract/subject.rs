@@ -213,7 +213,7 @@ impl Open {
     }
 
     pub async fn read(&self, key: &str, version: Option<&str>) -> Reading {
-        self.fetch(&[RemoteRef { key: self.key(key), version: version.map(str::to_owned) }]).await.remove(0)
+        self.fetch(&[RemoteRef { key: self.key(key), version: version.map(str::to_owned), is_metadata: false }]).await.remove(0)
     }
 
     pub async fn found(&self, key: &str, version: Option<&str>) -> Fetched {

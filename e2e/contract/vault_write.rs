@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use keyferry::{
     backend::{Expected, Written},
     fault::Reason,
-    name::{ProviderKind, RemoteKey},
+    item::Reading,
+    name::{ProviderKind, RemoteKey, RemoteRef},
     secret::SecretValue,
 };
 use serde_json::{Value, json};
@@ -53,6 +54,8 @@ async fn a_write_is_done_where_it_finds_what_it_expects_and_can_be_taken_back() 
     assert_eq!(writer.set_metadata(&key, &tags).await, Ok(()));
     let tagged = store.lister().unwrap().list_tagged(None, &tags).await.unwrap();
     assert_eq!(tagged, std::slice::from_ref(&key));
+    let beside = store.fetch(&[RemoteRef { key: key.clone(), version: None, is_metadata: true }]).await.remove(0);
+    assert!(matches!(&beside, Reading::Found(found) if found.value.expose() == br#"{"team":"shop"}"#), "{beside:?}");
 
     for no_map in ["[1]", "1", "", "{", "\"canary\""] {
         let fault = writer.put(&key, &SecretValue::from(no_map.to_owned()), &Expected::Anything).await.unwrap_err();

@@ -36,8 +36,8 @@ use std::{
 
 use crate::{
     crd::v1alpha1::{
-        ClusterSecretStoreSpec, EnvStyle, Find, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec, StoreCache, StoreLimits,
-        StoreRef, StoreRefKind,
+        ClusterSecretStoreSpec, EnvStyle, Find, MetadataPolicy, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec,
+        StoreCache, StoreLimits, StoreRef, StoreRefKind,
     },
     fault::{Fault, Reason, quote},
     item::{FindRef, Item, Listing, Wanted},
@@ -227,7 +227,15 @@ fn value_wanted(asker: &Asker<'_>, store: &SeenStore<'_>, value: &RemoteValue) -
             quote(&value.key),
             quote(asker.namespace)
         ))),
-        _ => Ok(RemoteRef { key, version: value.version.clone() }),
+        _ => {
+            let is_metadata = value.metadata_policy.unwrap_or_default() == MetadataPolicy::Fetch;
+            if is_metadata && value.version.is_some() {
+                let detail =
+                    "metadataPolicy: Fetch and version exclude each other: metadata is kept once for all versions, remove the version";
+                return Err(Fault::invalid(Reason::InvalidSpec, detail));
+            }
+            Ok(RemoteRef { key, version: value.version.clone(), is_metadata })
+        }
     }
 }
 

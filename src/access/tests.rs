@@ -100,6 +100,21 @@ fn a_store_of_either_kind_says_how_much_may_be_asked_of_it_and_how_long_it_is_ke
 }
 
 #[test]
+fn metadata_is_another_item_than_the_value_and_has_no_versions() {
+    let wanted = |reference: Value| match namespaced("team", "team", Some(&file(&json!({}))), &reference)
+        .map(|granted| granted.get().wanted.clone())
+    {
+        Ok(Wanted::Value(value)) => Ok(value.is_metadata),
+        Ok(other) => panic!("{other:?}"),
+        Err(fault) => Err(fault.reason),
+    };
+    assert_eq!(wanted(json!({"key": "a"})), Ok(false));
+    assert_eq!(wanted(json!({"key": "a", "metadataPolicy": "None", "version": "1"})), Ok(false));
+    assert_eq!(wanted(json!({"key": "a", "metadataPolicy": "Fetch"})), Ok(true));
+    assert_eq!(wanted(json!({"key": "a", "metadataPolicy": "Fetch", "version": "1"})), Err(Reason::InvalidSpec));
+}
+
+#[test]
 fn a_namespaced_store_serves_its_own_namespace_only() {
     let spec = file(&json!({}));
     assert_eq!(reason(namespaced("team", "team", Some(&spec), &key("a"))), None);

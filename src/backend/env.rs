@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    backend::{Backend, List, Settings, not_found},
+    backend::{Backend, List, Settings, no_metadata, not_found},
     crd::v1alpha1::{EnvProvider, EnvStyle},
     fault::{Fault, Reason},
     item::{Fetched, Form, Reading},
@@ -90,6 +90,9 @@ fn portable(character: char) -> char {
 
 impl Env {
     fn read(&self, wanted: &RemoteRef) -> Reading {
+        if wanted.is_metadata {
+            return Reading::Unknown(no_metadata(&wanted.key, "provider env"));
+        }
         if wanted.version.is_some() {
             let key = wanted.key.as_str();
             let detail = format!("remote key {key:?}: provider env has no versions: remove the version");
@@ -163,7 +166,7 @@ mod tests {
 
     async fn read(store: &dyn Backend, keys: ProviderKind, key: &str, version: Option<&str>) -> Result<Vec<u8>, Fault> {
         let key = RemoteKey::parse(keys, key).unwrap();
-        match store.fetch(&[RemoteRef { key, version: version.map(str::to_owned) }]).await.remove(0) {
+        match store.fetch(&[RemoteRef { key, version: version.map(str::to_owned), is_metadata: false }]).await.remove(0) {
             Reading::Found(found) => Ok(found.value.expose().to_vec()),
             Reading::Absent(fault) | Reading::Unknown(fault) => Err(fault),
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    backend::{Backend, List, Traits, not_found},
+    backend::{Backend, List, Traits, no_metadata, not_found},
     crd::v1alpha1::FakeProvider,
     fault::{Fault, Reason},
     item::{Fetched, Form, Reading},
@@ -33,6 +33,9 @@ struct Fake {
 
 impl Fake {
     fn read(&self, wanted: &RemoteRef) -> Reading {
+        if wanted.is_metadata {
+            return Reading::Unknown(no_metadata(&wanted.key, "provider fake"));
+        }
         let Some(versions) = self.keys.get(wanted.key.as_str()) else {
             return Reading::Absent(not_found(&wanted.key));
         };
@@ -110,7 +113,7 @@ mod tests {
 
     async fn read(key: &str, version: Option<&str>) -> Result<(String, Option<String>), Reason> {
         let key = RemoteKey::parse(ProviderKind::Fake, key).unwrap();
-        match store().fetch(&[RemoteRef { key, version: version.map(str::to_owned) }]).await.remove(0) {
+        match store().fetch(&[RemoteRef { key, version: version.map(str::to_owned), is_metadata: false }]).await.remove(0) {
             Reading::Found(found) => Ok((String::from_utf8(found.value.expose().to_vec()).unwrap(), found.version)),
             Reading::Absent(fault) => Err(fault.reason),
             Reading::Unknown(fault) => unreachable!("{fault}"),

@@ -232,6 +232,14 @@ pub fn open(store: &StoreName, provider: Provider<'_>, credentials: &Credentials
     }
 }
 
+/// The fault of a provider that keeps nothing beside its values.
+#[must_use]
+pub fn no_metadata(key: &RemoteKey, provider: &str) -> Fault {
+    let key = key.as_str();
+    let detail = format!("remote key {key:?}: metadataPolicy: Fetch: {provider} keeps no metadata beside its values: remove it");
+    Fault::invalid(Reason::InvalidSpec, detail)
+}
+
 /// The fault of a backend that answers with something that is not there by its own word.
 #[must_use]
 pub fn not_found(key: &RemoteKey) -> Fault {

@@ -263,6 +263,11 @@ fn of_entries(specs: &Specs, key: &str) -> Vec<Row> {
     add("data[].remoteRef.key", data.clone(), json!("doc"), json!("dup"));
     add("data[].remoteRef.property", data.clone(), json!("a"), json!("b.c"));
     add("data[].remoteRef.version", data.clone(), json!("1"), Value::Null);
+    let told = json!({key: "k", "remoteRef": {"key": "doc"}});
+    add("data[].remoteRef.metadataPolicy=Fetch", told.clone(), json!("Fetch"), Value::Null);
+    add("data[].remoteRef.metadataPolicy=None", told, json!("None"), json!("Fetch"));
+    add("dataFrom[].extract.metadataPolicy=Fetch", extract.clone(), json!("Fetch"), Value::Null);
+    add("dataFrom[].extract.metadataPolicy=None", extract.clone(), json!("None"), json!("Fetch"));
     add("dataFrom[].extract", extract.clone(), json!({"key": "doc"}), Value::Null);
     add("dataFrom[].extract.key", extract.clone(), json!("doc"), json!("dup"));
     add("dataFrom[].extract.property", extract.clone(), json!("b"), Value::Null);
@@ -760,7 +765,7 @@ async fn sighting(backend: &dyn Backend, item: &Item) -> Sighting {
             };
             let mut found = BTreeMap::new();
             for key in names.into_iter().filter(|name| search.takes(name)) {
-                let wanted = RemoteRef { key: key.clone(), version: None };
+                let wanted = RemoteRef { key: key.clone(), version: None, is_metadata: false };
                 if let Reading::Found(fetched) = backend.fetch(&[wanted]).await.remove(0) {
                     found.insert(key, fetched);
                 }

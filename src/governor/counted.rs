@@ -153,7 +153,9 @@ mod tests {
     }
 
     fn two() -> Vec<RemoteRef> {
-        ["a", "b"].map(|key| RemoteRef { key: RemoteKey::parse(ProviderKind::Fake, key).unwrap(), version: None }).to_vec()
+        ["a", "b"]
+            .map(|key| RemoteRef { key: RemoteKey::parse(ProviderKind::Fake, key).unwrap(), version: None, is_metadata: false })
+            .to_vec()
     }
 
     #[tokio::test]

@@ -94,7 +94,7 @@ pub async fn read(
     kept: &mut Vec<Arc<Kept<Answer>>>,
 ) -> Result<Found, Fault> {
     let names: Vec<RemoteKey> = names.into_iter().collect();
-    let asked = names.iter().map(|key| Asked::Value(RemoteRef { key: key.clone(), version: None }));
+    let asked = names.iter().map(|key| Asked::Value(RemoteRef { key: key.clone(), version: None, is_metadata: false }));
     let answers = join_all(lane.ask(asked, not_before, priority)).await;
     let mut found = Found::default();
     for (name, answer) in names.into_iter().zip(&answers) {

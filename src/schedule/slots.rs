@@ -43,6 +43,9 @@ pub fn hash(item: &Item) -> u64 {
         Wanted::Value(wanted) => {
             state.text(wanted.key.as_str());
             state.option(wanted.version.as_deref());
+            if wanted.is_metadata {
+                state.text("metadata");
+            }
         }
         Wanted::Find(find) => {
             state.text("find");

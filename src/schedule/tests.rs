@@ -24,7 +24,7 @@ const START: i64 = 1_700_000_000 * SECOND;
 
 fn item(store: &str, name: &str) -> Item {
     let key = RemoteKey::parse(ProviderKind::File, name).unwrap();
-    Item { store: store.to_owned(), wanted: Wanted::Value(RemoteRef { key, version: None }) }
+    Item { store: store.to_owned(), wanted: Wanted::Value(RemoteRef { key, version: None, is_metadata: false }) }
 }
 
 fn numbered(n: usize) -> Item {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
+use crate::secret::SecretValue;
 
 /// Longest description, in bytes.
 pub const MAX_DESCRIPTION: usize = 1024;
@@ -148,6 +149,15 @@ pub enum Withheld {
 }
 
 impl About {
+    /// All of it as a JSON object, type and status always among it.
+    #[must_use]
+    pub fn document(&self) -> SecretValue {
+        let mut document = serde_json::to_value(self).expect("texts, numbers and moments are JSON");
+        document["type"] = self.kind.as_str().into();
+        document["status"] = self.status.as_str().into();
+        SecretValue::from(document.to_string())
+    }
+
     /// Whether its values are withheld at this moment.
     #[must_use]
     pub fn withheld(&self, now: Timestamp) -> Option<Withheld> {

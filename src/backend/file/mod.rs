@@ -196,6 +196,12 @@ impl List for FileStore {
 }
 
 fn read(reader: &mut Reader, wanted: &RemoteRef) -> Reading {
+    if wanted.is_metadata {
+        return match reader.describe(wanted.key.as_str()) {
+            Ok((name, _)) => Reading::Found(Fetched { value: name.about.document(), form: Form::Whole, version: None, is_secret: false }),
+            Err(error) => unread(error),
+        };
+    }
     let version = match wanted.version.as_deref().map(parse_version).transpose() {
         Ok(version) => version,
         Err(fault) => return Reading::Unknown(fault),
@@ -204,11 +210,13 @@ fn read(reader: &mut Reader, wanted: &RemoteRef) -> Reading {
         Ok((value, version, kind)) => {
             Reading::Found(Fetched { value, form: Form::Whole, version: Some(version.to_string()), is_secret: kind.is_secret() })
         }
-        Err(error) => {
-            let fault = Fault::from(error);
-            if fault.class == Class::Absent { Reading::Absent(fault) } else { Reading::Unknown(fault) }
-        }
+        Err(error) => unread(error),
     }
+}
+
+fn unread(error: StoreError) -> Reading {
+    let fault = Fault::from(error);
+    if fault.class == Class::Absent { Reading::Absent(fault) } else { Reading::Unknown(fault) }
 }
 
 fn parse_version(text: &str) -> Result<u64, Fault> {

@@ -60,6 +60,7 @@ struct Metadata {
     resource_version: Option<String>,
     deletion_timestamp: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
     #[serde(rename = "continue")]
     next: Option<String>,
 }
@@ -144,6 +145,34 @@ fn found(body: &[u8], resource: Resource, namespace: &str, name: &str) -> Option
         members.insert(key, Member::of_text(node)?);
     }
     Some(Fetched { value: document(&members)?, form: Form::Map, version: Some(version), is_secret: resource == Resource::Secret })
+}
+
+/// Labels and annotations of the object of that name, as a JSON object.
+pub(super) fn beside(answer: &Answer, resource: Resource, namespace: &str, name: &str) -> Result<Kept, Failure> {
+    match answer.status {
+        200 => described(&answer.body, namespace, name).map(Kept::Object).ok_or(Failure::Malformed(200)),
+        404 if is_missing(&answer.body, resource.plural(), name) => Ok(Kept::Nothing),
+        _ => Err(refusal(answer)),
+    }
+}
+
+/// `kubectl apply` leaves the whole object in an annotation, the value with it: that is no metadata.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+fn described(body: &[u8], namespace: &str, name: &str) -> Option<Fetched> {
+    #[derive(Deserialize)]
+    struct Described {
+        kind: String,
+        metadata: Metadata,
+    }
+    let Described { kind, metadata } = serde_json::from_slice(body).ok()?;
+    let is_it =
+        kind == "PartialObjectMetadata" && metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref() == Some(namespace);
+    let version = metadata.resource_version.filter(|version| is_it && !version.is_empty())?;
+    let mut annotations = metadata.annotations.unwrap_or_default();
+    annotations.remove(LAST_APPLIED);
+    let document = serde_json::json!({"annotations": annotations, "labels": metadata.labels.unwrap_or_default()});
+    Some(Fetched { value: SecretValue::from(document.to_string()), form: Form::Whole, version: Some(version), is_secret: false })
 }
 
 fn is_missing(body: &[u8], plural: &str, name: &str) -> bool {

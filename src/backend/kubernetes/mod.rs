@@ -85,7 +85,7 @@ impl Kubernetes {
         if wanted.version.is_some() {
             return Reading::Unknown(Failure::NoVersions.fault(&subject));
         }
-        match timed(Instant::now() + self.deadline, self.look(&wanted.key)).await {
+        match timed(Instant::now() + self.deadline, self.look(wanted)).await {
             Ok(Kept::Object(fetched)) => Reading::Found(fetched),
             Ok(Kept::Nothing) => Reading::Absent(not_found(&wanted.key)),
             Err(failure) => Reading::Unknown(failure.fault(&subject)),
@@ -93,11 +93,15 @@ impl Kubernetes {
     }
 
     /// What is kept under the key. `Nothing` is said only when the namespace is there: without it everything is missing.
-    async fn look(&self, key: &RemoteKey) -> Result<Kept, Failure> {
-        let (resource, name) = place(key);
+    async fn look(&self, wanted: &RemoteRef) -> Result<Kept, Failure> {
+        let (resource, name) = place(&wanted.key);
         self.attend(resource);
         let path = format!("{}/{name}", resource.path(&self.namespace));
-        let kept = answer::object(&self.connection.get(&path, View::Whole).await?, resource, &self.namespace, name)?;
+        let kept = if wanted.is_metadata {
+            answer::beside(&self.connection.get(&path, View::Metadata).await?, resource, &self.namespace, name)?
+        } else {
+            answer::object(&self.connection.get(&path, View::Whole).await?, resource, &self.namespace, name)?
+        };
         if matches!(kept, Kept::Nothing) {
             self.see_namespace(resource).await?;
         }

@@ -104,7 +104,7 @@ fn missing(kind: &str, name: &str) -> String {
 }
 
 fn wanted(key: &str) -> RemoteRef {
-    RemoteRef { key: RemoteKey::parse(ProviderKind::Kubernetes, key).unwrap(), version: None }
+    RemoteRef { key: RemoteKey::parse(ProviderKind::Kubernetes, key).unwrap(), version: None, is_metadata: false }
 }
 
 async fn read(store: &dyn Backend, key: &str) -> Reading {
@@ -122,6 +122,31 @@ async fn a_token_that_is_refused_is_replaced_once() {
     let Reading::Unknown(fault) = read(&*deaf.store(None), "db").await else { unreachable!("nobody is let in") };
     assert_eq!((fault.class, deaf.asked("/secrets/db ")), (Class::Denied, 2), "{fault}");
     assert!(!fault.detail.contains("canary"));
+}
+
+#[tokio::test]
+async fn metadata_is_labels_and_annotations_without_the_value() {
+    let server = Server::start(|line| {
+        let applied = json!({"kubectl.kubernetes.io/last-applied-configuration": "canary", "example.com/owner": "ü"});
+        let metadata =
+            json!({"name": "db", "namespace": "team", "resourceVersion": "7", "labels": {"team": "shop"}, "annotations": applied});
+        match line {
+            line if line.contains("/secrets/db ") => http(200, &json!({"kind": "PartialObjectMetadata", "metadata": metadata}).to_string()),
+            // The object itself is no answer: its value was not asked for.
+            line if line.contains("/secrets/whole ") => secret("whole", "7"),
+            line if line.contains("/secrets/none ") => missing("secrets", "none"),
+            line if line.contains("/namespaces/team ") => http(200, r#"{"kind":"Namespace","metadata":{"name":"team"}}"#),
+            _ => http(403, ""),
+        }
+    })
+    .await;
+    let store = server.store(None);
+    let fetch = async |key: &str| store.fetch(&[RemoteRef { is_metadata: true, ..wanted(key) }]).await.remove(0);
+    let Reading::Found(found) = fetch("db").await else { unreachable!("it has metadata") };
+    assert_eq!(found.value.expose(), r#"{"annotations":{"example.com/owner":"ü"},"labels":{"team":"shop"}}"#.as_bytes());
+    assert_eq!(found.version.as_deref(), Some("7"));
+    assert!(matches!(fetch("none").await, Reading::Absent(fault) if fault.reason == Reason::NotFound));
+    assert!(matches!(fetch("whole").await, Reading::Unknown(fault) if fault.class == Class::Unavailable));
 }
 
 #[tokio::test]

@@ -45,6 +45,8 @@ pub(super) enum Failure {
     Endless,
     #[error("a version is named, and what is read has none: remove the version")]
     NoVersions,
+    #[error("metadataPolicy: Fetch, and only KV version 2 keeps metadata beside its values: remove it")]
+    NoMetadata,
     #[error("the version is no number from 1 on, as KV version 2 counts: correct the version")]
     NoVersionNumber,
     #[error("no answer within the deadline: check that the Vault server can be reached and is not overloaded")]
@@ -103,7 +105,7 @@ impl Failure {
             Self::Forbidden(_) => Fault::not_allowed(detail),
             Self::Throttled { after } => Fault::throttled(after, detail),
             Self::Sealed => Fault::new(Class::Unavailable, Reason::Sealed, detail),
-            Self::NoVersionNumber | Self::NoVersions => Fault::invalid(Reason::InvalidSpec, detail),
+            Self::NoVersionNumber | Self::NoVersions | Self::NoMetadata => Fault::invalid(Reason::InvalidSpec, detail),
             Self::TooLarge | Self::Endless => Fault::invalid(Reason::TooLarge, detail),
             Self::Redirect(_)
             | Self::NoEngine

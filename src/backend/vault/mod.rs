@@ -37,6 +37,7 @@ use crate::{
     fault::{Fault, Reason},
     item::{Fetched, Form, Hint, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef, StoreName},
+    secret::SecretValue,
 };
 use answer::Kept;
 use failure::Failure;
@@ -145,6 +146,8 @@ impl Vault {
     /// the same path or a mount that went away answer 404 too.
     async fn look(&self, wanted: &RemoteRef) -> Result<Kept, Failure> {
         let kept = match &self.engine {
+            Engine::Kv2 { mount } if wanted.is_metadata => self.beside(mount, &wanted.key).await?,
+            _ if wanted.is_metadata => return Err(Failure::NoMetadata),
             Engine::Kv2 { mount } => self.versioned(mount, wanted).await?,
             Engine::Kv1 { .. } | Engine::Logical { .. } if wanted.version.is_some() => return Err(Failure::NoVersions),
             Engine::Kv1 { mount } => match self.plain(format!("{mount}/{}", wanted.key.as_str())).await? {
@@ -279,11 +282,23 @@ impl Vault {
         Ok(names.into_iter().map(|name| format!("{folder}{name}")).collect())
     }
 
+    /// What the engine keeps beside all versions of a key for whoever uses it; `None` when there is no such key.
+    async fn custom_metadata(&self, mount: &str, key: &RemoteKey) -> Result<Option<BTreeMap<String, String>>, Failure> {
+        let path = format!("{mount}/metadata/{}", key.as_str());
+        answer::custom_metadata(&self.session.call(|| Get { path: path.clone() }).await?)
+    }
+
+    /// It as a JSON object.
+    async fn beside(&self, mount: &str, key: &RemoteKey) -> Result<Kept, Failure> {
+        Ok(self.custom_metadata(mount, key).await?.map_or(Kept::Nothing, |found| {
+            let value = SecretValue::from(serde_json::json!(found).to_string());
+            Kept::Value(Fetched { value, form: Form::Whole, version: None, is_secret: false })
+        }))
+    }
+
     /// The key, if it carries all of the tags.
     async fn tagged(&self, mount: &str, key: RemoteKey, tags: &BTreeMap<String, String>) -> Result<Option<RemoteKey>, Fault> {
-        let path = format!("{mount}/metadata/{}", key.as_str());
-        let answer = self.session.call(|| Get { path: path.clone() }).await;
-        let found = answer.and_then(|answer| answer::custom_metadata(&answer));
+        let found = self.custom_metadata(mount, &key).await;
         let found = found.map_err(|failure| failure.fault(&format!("metadata of remote key {:?}", key.as_str())))?;
         Ok(found.filter(|found| tags.iter().all(|tag| found.get_key_value(tag.0) == Some(tag))).map(|_| key))
     }
@@ -348,6 +363,9 @@ impl Backend for Vault {
 
     async fn release(&self, wanted: &RemoteRef) {
         let Engine::Logical { leases, revokes: true, .. } = &self.engine else { return };
+        if wanted.is_metadata {
+            return;
+        }
         let gate = leases.gate(&wanted.key);
         let _alone = gate.lock().await;
         let Some(lease) = leases.take(&wanted.key) else { return };

@@ -113,8 +113,9 @@ pub struct DataEntry {
 }
 
 /// A remote value, or a part of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.version) || !has(self.metadataPolicy) || self.metadataPolicy != 'Fetch'").message("metadataPolicy: Fetch and version exclude each other: metadata is kept once for all versions"))]
 pub struct RemoteValue {
     /// Name of the value in the store.
     #[schemars(length(min = 1, max = 2048))]
@@ -128,6 +129,18 @@ pub struct RemoteValue {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub version: Option<String>,
+    /// `Fetch` reads what the system keeps beside the value (labels, tags, custom metadata) as a JSON object, and not the value; `property`
+    /// is a member of it. `None` (the default) reads the value. A provider without metadata refuses `Fetch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_policy: Option<MetadataPolicy>,
+}
+
+/// Whether a value is read or what is kept beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum MetadataPolicy {
+    #[default]
+    None,
+    Fetch,
 }
 
 /// Where an entry's value comes from, if not from the object's store.

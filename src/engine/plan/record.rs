@@ -197,6 +197,7 @@ fn hashed(name: &str) -> String {
 /// A stable id of an item: 64 hex digits, of which records keep the first.
 fn item_id(item: &Item) -> String {
     let wanted = match &item.wanted {
+        Wanted::Value(value) if value.is_metadata => format!("metadata\n{}", value.key),
         Wanted::Value(value) => format!("value\n{}\n{}", value.key, value.version.as_deref().unwrap_or("\n")),
         Wanted::Find(find) => {
             let path = find.listing.path.as_ref().map(ToString::to_string);
@@ -226,7 +227,7 @@ mod tests {
 
     fn item(key: &str) -> Item {
         let key = RemoteKey::parse(ProviderKind::File, key).unwrap();
-        Item { store: "uid".to_owned(), wanted: Wanted::Value(RemoteRef { key, version: None }) }
+        Item { store: "uid".to_owned(), wanted: Wanted::Value(RemoteRef { key, version: None, is_metadata: false }) }
     }
 
     fn record(key: &DigestKey, names: &[String]) -> Record {

@@ -46,7 +46,7 @@ fn backend(shop: &Shop) -> Arc<dyn Backend> {
 }
 
 fn wanted(key: &str, version: Option<&str>) -> RemoteRef {
-    RemoteRef { key: RemoteKey::parse(ProviderKind::File, key).unwrap(), version: version.map(str::to_owned) }
+    RemoteRef { key: RemoteKey::parse(ProviderKind::File, key).unwrap(), version: version.map(str::to_owned), is_metadata: false }
 }
 
 async fn read(backend: &Arc<dyn Backend>, key: &str, version: Option<&str>) -> Reading {
@@ -62,6 +62,20 @@ fn word(reading: &Reading) -> String {
         Reading::Absent(fault) => format!("absent {}", fault.reason),
         Reading::Unknown(fault) => format!("unknown {}", fault.reason),
     }
+}
+
+#[tokio::test]
+async fn metadata_is_what_is_known_about_a_secret_whatever_its_state() {
+    let shop = eventful();
+    let tags = [("team".to_owned(), Some("shop".to_owned()))].into();
+    let changes = Changes { status: Some(Status::Disabled), owner: Some("ada".to_owned()), tags, ..Changes::default() };
+    shop.writer().edit("db/password", &changes).unwrap();
+    let backend = backend(&shop);
+    let about = |key: &str| RemoteRef { is_metadata: true, ..wanted(key, None) };
+    let readings = backend.fetch(&[about("db/password"), wanted("db/password", None), about("gone"), about("never")]).await;
+    let expected = r#"{"owner":"ada","status":"disabled","tags":{"team":"shop"},"type":"opaque"} at none"#;
+    let gone = r#"{"status":"active","type":"opaque"} at none"#;
+    assert_eq!(readings.iter().map(word).collect::<Vec<_>>(), [expected, "absent Disabled", gone, "absent NotFound"]);
 }
 
 #[tokio::test]

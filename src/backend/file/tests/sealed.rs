@@ -305,7 +305,7 @@ impl Safe {
 
 async fn word(backend: &Arc<dyn Backend>, name: &str) -> String {
     let key = RemoteKey::parse(ProviderKind::File, name).unwrap();
-    match backend.fetch(&[RemoteRef { key, version: None }]).await.remove(0) {
+    match backend.fetch(&[RemoteRef { key, version: None, is_metadata: false }]).await.remove(0) {
         Reading::Found(found) => {
             let text = String::from_utf8(found.value.expose().to_vec()).unwrap();
             if found.is_secret { text } else { format!("no secret: {text}") }

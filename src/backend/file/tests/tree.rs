@@ -75,7 +75,7 @@ fn key(text: &str) -> RemoteKey {
 }
 
 async fn word(backend: &Arc<dyn Backend>, name: &str) -> String {
-    match backend.fetch(&[RemoteRef { key: key(name), version: None }]).await.remove(0) {
+    match backend.fetch(&[RemoteRef { key: key(name), version: None, is_metadata: false }]).await.remove(0) {
         Reading::Found(found) => format!("{:?}", String::from_utf8_lossy(found.value.expose())),
         Reading::Absent(fault) => format!("absent {}", fault.reason),
         Reading::Unknown(fault) => format!("unknown {}", fault.reason),
@@ -107,7 +107,7 @@ async fn files_are_read_as_they_are_under_their_paths() {
         assert!(names(&config, Some(nothing)).await.is_empty(), "{nothing}");
     }
     assert_eq!(word(&grove.open("."), "other/secret").await, "\"not yours\"", "the root itself is a tree too");
-    let pinned = config.fetch(&[RemoteRef { key: key("app/db.yaml"), version: Some("1".into()) }]).await.remove(0);
+    let pinned = config.fetch(&[RemoteRef { key: key("app/db.yaml"), version: Some("1".into()), is_metadata: false }]).await.remove(0);
     assert!(matches!(pinned, Reading::Unknown(fault) if fault.reason == Reason::InvalidSpec));
 }
 
@@ -167,7 +167,7 @@ async fn a_tree_that_is_not_there_or_empty_proves_no_absence() {
     for path in ["nowhere", "empty", "config/bytes.bin"] {
         let tree = grove.open(path);
         assert_eq!(word(&tree, "app/db.yaml").await, "unknown StoreNotReady", "{path}");
-        let reading = tree.fetch(&[RemoteRef { key: key("x"), version: None }]).await.remove(0);
+        let reading = tree.fetch(&[RemoteRef { key: key("x"), version: None, is_metadata: false }]).await.remove(0);
         let Reading::Unknown(fault) = reading else { unreachable!() };
         assert_eq!(fault.class, Class::Unavailable);
         assert!(!fault.detail.contains(&*grove.folder.path().to_string_lossy()), "the admin's path is told: {fault}");

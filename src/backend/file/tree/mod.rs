@@ -26,7 +26,7 @@ use self::{
     walk::{Folder, TreeError},
 };
 use crate::{
-    backend::{Backend, List, Traits, not_found},
+    backend::{Backend, List, Traits, no_metadata, not_found},
     fault::{Fault, Reason, quote},
     item::{Fetched, Form, Hint, Reading},
     name::{ProviderKind, RemoteKey, RemoteRef},
@@ -112,6 +112,9 @@ impl List for Tree {
 
 fn read(folder: &Folder, unsealer: Option<&dyn Unseal>, wanted: &RemoteRef) -> Reading {
     let key = wanted.key.as_str();
+    if wanted.is_metadata {
+        return Reading::Unknown(no_metadata(&wanted.key, "a tree of files"));
+    }
     if wanted.version.is_some() {
         let detail = format!("remote key {key:?}: a tree of files has no versions: remove the version");
         return Reading::Unknown(Fault::invalid(Reason::InvalidSpec, detail));

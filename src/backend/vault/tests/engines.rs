@@ -85,6 +85,31 @@ async fn an_engine_of_the_other_version_proves_no_absence() {
 }
 
 #[tokio::test]
+async fn metadata_is_read_in_the_place_of_the_value_and_only_where_there_is_any() {
+    let server = Server::start(|line| match line.trim_end_matches(" HTTP/1.1") {
+        "GET /v1/secret/metadata/db" => http(200, r#"{"data":{"custom_metadata":{"team":"shop","a.b":"\u00fc\""},"current_version":1}}"#),
+        "GET /v1/secret/metadata/none" => http(200, r#"{"data":{"custom_metadata":null,"current_version":0}}"#),
+        "GET /v1/secret/metadata/odd" => http(200, r#"{"data":{"custom_metadata":{"team":["canary"]}}}"#),
+        line if line.contains("/sys/") => http(200, super::KV2),
+        line if line.contains("/data/") => http(200, r#"{"data":{"data":{"canary":"value"},"metadata":{"version":1}}}"#),
+        _ => http(404, r#"{"errors":[]}"#),
+    })
+    .await;
+    let fetch = async |store: &dyn crate::backend::Backend, key: &str| {
+        let key = RemoteKey::parse(ProviderKind::Vault, key).unwrap();
+        store.fetch(&[RemoteRef { key, version: None, is_metadata: true }]).await.remove(0)
+    };
+    let store = server.store();
+    for (key, expected) in [("db", r#"{"a.b":"ü\"","team":"shop"}"#), ("none", "{}")] {
+        let Reading::Found(found) = fetch(store.as_ref(), key).await else { unreachable!("{key}") };
+        assert_eq!((found.value.expose(), found.version), (expected.as_bytes(), None), "{key}");
+    }
+    assert!(matches!(fetch(store.as_ref(), "gone").await, Reading::Absent(fault) if fault.reason == Reason::NotFound));
+    assert!(matches!(fetch(store.as_ref(), "odd").await, Reading::Unknown(fault) if !format!("{fault:?}").contains("canary")));
+    assert!(matches!(fetch(kv1(&server).as_ref(), "db").await, Reading::Unknown(fault) if fault.reason == Reason::InvalidSpec));
+}
+
+#[tokio::test]
 async fn tags_are_custom_metadata_and_all_of_them_count() {
     let metadata = |tags: &str| http(200, &format!(r#"{{"data":{{"custom_metadata":{tags},"current_version":1}}}}"#));
     let server = Server::start(move |line| match line.trim_end_matches(" HTTP/1.1") {
@@ -242,7 +267,7 @@ async fn a_lease_that_nobody_needs_is_revoked_where_that_is_wished() {
         let database = Database::start(90).await;
         let store = logical(&database.server, revokes);
         user(&store).await;
-        let wanted = RemoteRef { key: RemoteKey::parse(ProviderKind::Vault, USER).unwrap(), version: None };
+        let wanted = RemoteRef { key: RemoteKey::parse(ProviderKind::Vault, USER).unwrap(), version: None, is_metadata: false };
         store.release(&wanted).await;
         store.release(&wanted).await;
         assert_eq!(count(&database.server, "/sys/leases/revoke"), revocations);

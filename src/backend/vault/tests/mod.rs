@@ -131,7 +131,7 @@ fn store(spec: &VaultProvider, token: Option<&str>) -> Result<Arc<dyn Backend>, 
 
 async fn read(store: &dyn Backend, key: &str, version: Option<&str>) -> Reading {
     let key = RemoteKey::parse(ProviderKind::Vault, key).unwrap();
-    let mut readings = store.fetch(&[RemoteRef { key, version: version.map(str::to_owned) }]).await;
+    let mut readings = store.fetch(&[RemoteRef { key, version: version.map(str::to_owned), is_metadata: false }]).await;
     assert_eq!(readings.len(), 1);
     readings.remove(0)
 }
