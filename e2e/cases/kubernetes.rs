@@ -1,5 +1,7 @@
 //! Provider `kubernetes`: Secrets and ConfigMaps as sources, watched instead of polled, under a credential of the store's own.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::DeleteParams;
@@ -115,9 +117,49 @@ async fn secrets_and_configmaps_arrive_when_they_change_and_cost_nothing_while_t
     assert!((1..=2).contains(&reads_of("source")) && reads_of("conf") == 1, "{:?}", reads(&world, mark));
     assert_eq!(reads_of("rest-0"), 0);
 
+    credentials_in_secrets(&world, &second).await;
     deletions(&world, &second).await;
     denials(&world).await;
     world.finish().await;
+}
+
+/// A token and a kubeconfig, each out of a Secret, over TLS that is checked against the authority that the store names. Labels and
+/// annotations arrive the same way.
+async fn credentials_in_secrets(world: &World, value: &Canary) {
+    let namespace = world.namespace();
+    let token = world.plane.kubectl(&["create", "token", "reader", "-n", namespace], "").trim().to_owned();
+    let authority = STANDARD.encode(&world.plane.ca_pem);
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "there",
+        "clusters": [{"name": "there", "cluster": {"server": world.plane.server, "certificate-authority-data": authority}}],
+        "users": [{"name": "reader", "user": {"token": token}}],
+        "contexts": [{"name": "there", "context": {"cluster": "there", "user": "reader"}}],
+    });
+    world.source("login", &Canary::plain(&token));
+    let login =
+        json!({"kind": "Secret", "metadata": {"name": "login"}, "stringData": {"token": token, "kubeconfig": kubeconfig.to_string()}});
+    world.cluster.apply(&login.to_string()).await;
+    let secret = json!({"name": "login", "namespace": namespace});
+    let server = json!({"url": world.plane.server, "caBundle": authority});
+    for (way, provider) in [
+        ("token", json!({"remoteNamespace": namespace, "server": server, "auth": {"token": {"bearerToken": secret}}})),
+        ("kubeconfig", json!({"remoteNamespace": namespace, "authRef": secret})),
+    ] {
+        let name = format!("{namespace}-{way}");
+        let spec = json!({"provider": {"kubernetes": provider}, "conditions": [{"namespaces": [namespace]}]});
+        world.cluster.apply(&json!({"kind": "ClusterSecretStore", "metadata": {"name": name}, "spec": spec}).to_string()).await;
+        world.sweep_later(&name);
+        let data = json!([
+            {"secretKey": "password", "remoteRef": {"key": "source", "property": "value"}},
+            {"secretKey": "kind", "remoteRef": {"key": "source", "metadataPolicy": "Fetch", "property": "labels.kind"}},
+        ]);
+        let spec = json!({"secretStoreRef": {"name": name, "kind": "ClusterSecretStore"}, "data": data});
+        world.cluster.apply(&json!({"kind": "ExternalSecret", "metadata": {"name": way}, "spec": spec}).to_string()).await;
+        world.cluster.ready(way).await;
+        world.cluster.holds(way, &[("password", value.bytes()), ("kind", b"source")]).await;
+        world.may_vanish(way);
+        world.cluster.delete::<ExternalSecret>(way, &DeleteParams::default()).await;
+    }
 }
 
 /// A source that goes away is noticed at once, keeps the target by default, and takes it along where that is wished for.
