@@ -17,7 +17,6 @@ pub trait Unseal: Send + Sync {
 
 /// Why a file that is encrypted, or that should be, was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[cfg_attr(not(feature = "age"), expect(dead_code, reason = "a build that opens nothing fails at nothing but that"))]
 pub enum SealedError {
     #[error("{file} is encrypted with {tool} and the store opens no such files: name an age identity in provider.file.decryption")]
     NotOpened { file: String, tool: Tool },
