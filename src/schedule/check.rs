@@ -118,9 +118,10 @@ mod tests {
     fn regular_checks_come_once_in_every_interval_and_a_restart_computes_the_same() {
         let checking = of(None, None, None).unwrap();
         let mut now: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
-        for _ in 0..10 {
+        for n in 0..10 {
             let wait = checking.regular("uid", now).unwrap();
             assert!(wait <= DEFAULT_INTERVAL && wait > Duration::ZERO, "{wait:?}");
+            assert!(n == 0 || wait == DEFAULT_INTERVAL * 8 / 9, "from slot to slot: {wait:?}");
             let half = now.checked_add(jiff::SignedDuration::try_from(wait / 2).unwrap()).unwrap();
             let rest = checking.regular("uid", half).unwrap();
             assert!((wait / 2 + rest).abs_diff(wait) < Duration::from_micros(1), "{wait:?} {rest:?}");
@@ -141,6 +142,25 @@ mod tests {
         assert!(pauses(&of(Some(IntOrString::Int(20)), None, None).unwrap()).iter().all(|pause| *pause <= Some(20)));
         let bounded = pauses(&of(None, Some(2), Some("1m")).unwrap());
         assert!(bounded[0] >= Some(45) && bounded[1].is_some() && bounded[2..].iter().all(Option::is_none), "{bounded:?}");
+    }
+
+    #[test]
+    fn stores_that_fail_together_are_spread() {
+        let (timings, checking) = (Timings::default(), of(None, None, None).unwrap());
+        let hint = Duration::from_secs(100);
+        let cases = [
+            (Fault::access_denied("x"), 1, timings.denied, (0.9, 1.1)),
+            (Fault::throttled(Some(hint), "x"), 1, hint, (1.0, 1.25)),
+            (Fault::unavailable("x"), 1, timings.backoff, (0.75, 1.25)),
+            (Fault::unavailable("x"), 4, timings.backoff * 8, (0.75, 1.25)),
+        ];
+        for (fault, failures, pause, (least, most)) in cases {
+            let parts: Vec<f64> = (0..1_000)
+                .map(|n| checking.again(&fault, failures, &format!("uid-{n}"), &timings).unwrap().div_duration_f64(pause))
+                .collect();
+            let (low, high) = parts.iter().fold((f64::MAX, f64::MIN), |(low, high), part| (low.min(*part), high.max(*part)));
+            assert!(low >= least && low < least + 0.02 && high <= most && high > most - 0.02, "{fault}: {low} to {high}");
+        }
     }
 
     #[test]
