@@ -491,6 +491,15 @@ fn a_document_is_one_key_and_its_collisions_name_the_entry() {
 }
 
 #[test]
+fn a_document_that_no_search_fills_remembers_no_members() {
+    let spec = json!({"secretStoreRef": {"name": "main"}, "target": {"format": "Json"}, "data": [{"key": "host", "remoteRef": {"key": "db/host"}}]});
+    let plan = Scene::parameter(spec).found(0, "h").plan();
+    let [Step::Write(write)] = plan.steps.as_slice() else { panic!("{plan}") };
+    let record = write.body.annotations.values().find_map(|text| Record::parse(text)).unwrap();
+    assert!(!record.has_member("host"), "nothing of it can come to be withheld");
+}
+
+#[test]
 fn without_the_installations_key_no_digest_of_a_whole_item_stands_in_a_target() {
     let mut scene = Scene::parameter(parameters()).found(0, "h").found(1, "1");
     scene.key = DigestKey::plain();
