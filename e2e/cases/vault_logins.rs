@@ -10,7 +10,7 @@ use kube::api::{DeleteParams, PostParams};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use keyferry::crd::v1alpha1::ExternalSecret;
+use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret};
 
 use crate::backends::openbao::OpenBao;
 use crate::harness::{Canary, VaultStore, World};
@@ -241,9 +241,12 @@ async fn a_real_server_lets_in_by_every_method_and_is_asked_once_for_each_store(
     let fresh = |object: &ExternalSecret| !crate::harness::cluster::condition_is(object, "Fresh", "False");
     world.cluster.external("approle", "to be Fresh again", fresh).await;
 
+    // What is refused is tried again, by its object and by the check of its store.
+    let stores: Api<ClusterSecretStore> = Api::all(world.cluster.client.clone());
     for name in ["silent", "own", "other"] {
         world.may_vanish(name);
         world.cluster.delete::<ExternalSecret>(name, &DeleteParams::default()).await;
+        stores.delete(&format!("{namespace}-{name}"), &DeleteParams::default()).await.expect("a deletion");
     }
     let bindings: Api<ClusterRoleBinding> = Api::all(world.cluster.client.clone());
     for suffix in ["reviewer", "discovery"] {
