@@ -48,3 +48,17 @@ pub fn transition(
         last_transition_time: since,
     }
 }
+
+/// Longest message, in characters.
+const MESSAGE: usize = 512;
+
+/// A text as a message that ends with `more`, cut where it would be too long.
+#[must_use]
+pub fn message(text: &str, more: &str) -> String {
+    let room = MESSAGE - more.chars().count();
+    if text.chars().count() <= room {
+        return format!("{text}{more}");
+    }
+    let cut: String = text.chars().take(room - 1).collect();
+    format!("{cut}…{more}")
+}

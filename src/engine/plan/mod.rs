@@ -17,7 +17,10 @@ use crate::{
         Guard, TargetBody,
         target::{TargetFacts, TargetName},
     },
-    crd::v1alpha1::{CreationPolicy, DeletionPolicy, Entry, EntryState, EntryStatus, MANAGED_LABEL, Reference},
+    crd::{
+        condition,
+        v1alpha1::{CreationPolicy, DeletionPolicy, Entry, EntryState, EntryStatus, MANAGED_LABEL, Reference},
+    },
     digest::{self, DigestKey, ShortMac},
     engine::{
         plan::{
@@ -230,7 +233,7 @@ fn primary(request: &Request, faults: &[Option<Fault>]) -> Option<Fault> {
         1 => String::new(),
         many => format!(" (and {} more entries)", many - 1),
     };
-    Some(Fault { detail: bounded(&format!("{}: {}", entry.place, fault.detail), &more), ..(*fault).clone() })
+    Some(Fault { detail: condition::message(&format!("{}: {}", entry.place, fault.detail), &more), ..(*fault).clone() })
 }
 
 fn weight(fault: &Fault) -> u8 {
@@ -243,16 +246,6 @@ fn weight(fault: &Fault) -> u8 {
         (Class::Unavailable | Class::Cluster, _) => 5,
         (Class::Throttled { .. }, _) => 6,
     }
-}
-
-/// Messages end at 512 characters.
-fn bounded(text: &str, more: &str) -> String {
-    let room = 512 - more.chars().count();
-    if text.chars().count() <= room {
-        return format!("{text}{more}");
-    }
-    let cut: String = text.chars().take(room - 1).collect();
-    format!("{cut}…{more}")
 }
 
 fn entries(judged: &Judged, snapshot: &Snapshot, faults: &[Option<Fault>]) -> Vec<EntryStatus> {

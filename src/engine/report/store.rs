@@ -14,9 +14,6 @@ use crate::{
     name::ProviderKind,
 };
 
-/// Longest message of a condition, in characters.
-const MESSAGE: usize = 512;
-
 /// What came of a check.
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -54,18 +51,11 @@ fn conditions(earlier: &StoreStatus, checked: &Checked) -> Vec<Condition> {
     match &checked.verdict {
         Ok(_) => vec![make(READY, true, Reason::Synced, "the store can be reached and accepts the login")],
         Err(fault) => {
-            let message = bounded(&fault.detail);
+            let message = condition::message(&fault.detail, "");
             let why = if retry(fault) == Retry::AwaitChange { STALLED } else { RECONCILING };
             vec![make(READY, false, fault.reason, &message), make(why, true, fault.reason, &message)]
         }
     }
-}
-
-fn bounded(text: &str) -> String {
-    if text.chars().count() <= MESSAGE {
-        return text.to_owned();
-    }
-    text.chars().take(MESSAGE - 1).chain(['…']).collect()
 }
 
 /// Whether a status, found after a restart, tells of this generation and credential that all is well.
@@ -88,7 +78,7 @@ pub fn event(earlier: &StoreStatus, checked: &Checked) -> Option<EventText> {
     (told != Some(fault.reason.as_str())).then(|| EventText {
         reason: fault.reason.as_str(),
         action: "Check",
-        note: bounded(&fault.detail),
+        note: condition::message(&fault.detail, ""),
         is_warning: true,
         time: checked.now,
     })
