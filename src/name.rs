@@ -123,6 +123,8 @@ impl fmt::Display for StoreName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProviderKind {
     Vault,
+    AwsSecretsManager,
+    AwsParameterStore,
     Kubernetes,
     File,
     /// Variables whose names are flat: `db/password` is `DB_PASSWORD`.
@@ -138,6 +140,7 @@ impl ProviderKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Vault => "vault",
+            Self::AwsSecretsManager | Self::AwsParameterStore => "aws",
             Self::Kubernetes => "kubernetes",
             Self::File => "file",
             Self::Env | Self::EnvNested => "env",
@@ -152,7 +155,8 @@ impl ProviderKind {
 /// segment, no control character. `env`: lower case, and exactly one spelling per variable, so that no rule on `db/password` is
 /// passed by asking for `DB_PASSWORD`: flat names have `/` wherever the variable has `_`; nested names have `/` for `__` and `_`
 /// inside a segment. `kubernetes`: the name of a Secret, or `configmap/` and the name of a ConfigMap; `secret/<name>` is `<name>`.
-/// `fake`: as written.
+/// `aws`: as written, since a slash at the start or two in a row make another name there; an ARN is a key of its own, and `:` is in no
+/// other. `fake`: as written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RemoteKey(String);
 
@@ -179,6 +183,8 @@ pub enum KeyError {
     Control,
     #[error("the remote key names no Secret or ConfigMap: write the name of a Secret, or configmap/<name>")]
     NoObject,
+    #[error("the remote key has a ':' and is no ARN: write a version, stage or label into version")]
+    Selector,
     #[error("the remote key names no variable: use letters, digits and single '/', '_', '-' or '.' between them")]
     NoVariable,
 }
@@ -226,12 +232,27 @@ fn canonical(provider: ProviderKind, text: &str, in_variable: impl Fn(char) -> b
     }
     let joined = match provider {
         ProviderKind::Vault | ProviderKind::File => segments.join("/"),
+        // A key with a selector would be a second spelling of one with a version, which no rule and no cache would know.
+        ProviderKind::AwsSecretsManager | ProviderKind::AwsParameterStore if text.contains(':') && !is_arn(text) => {
+            return Err(KeyError::Selector);
+        }
         ProviderKind::Kubernetes => object(&segments, in_variable)?,
         ProviderKind::Env => variable(&segments.join("_"), in_variable, "_")?,
         ProviderKind::EnvNested => variable(&segments.join("__"), in_variable, "__")?,
-        ProviderKind::Fake => text.to_owned(),
+        ProviderKind::AwsSecretsManager | ProviderKind::AwsParameterStore | ProviderKind::Fake => text.to_owned(),
     };
     if joined.is_empty() { Err(KeyError::Empty) } else { Ok(joined) }
+}
+
+/// Whether it is an ARN of a secret or parameter, or a pattern on such: `arn:PARTITION:SERVICE:REGION:ACCOUNT:` and a name without `:`,
+/// which for a secret stands behind `secret:`.
+fn is_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.as_slice() {
+        ["arn", _, "secretsmanager", _, _, "secret", name] => !name.is_empty(),
+        ["arn", _, "ssm", _, _, name] => name.starts_with("parameter/"),
+        _ => false,
+    }
 }
 
 /// The one key of a Secret or ConfigMap. What stands for itself in a name includes `*` where it is a pattern.
@@ -289,6 +310,20 @@ mod tests {
         }
         assert_eq!(RemoteKey::parse(ProviderKind::Vault, &"x".repeat(2049)), Err(KeyError::TooLong));
         assert_eq!(RemoteKey::parse(ProviderKind::Fake, ""), Err(KeyError::Empty));
+    }
+
+    #[test]
+    fn a_key_of_aws_stands_as_written_and_has_no_second_spelling_by_a_selector() {
+        let arns =
+            ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:a/b-AbCdEf", "arn:aws-cn:ssm:cn-north-1:123456789012:parameter/a/b"];
+        for text in ["a/b", "/a/b", "a//b", "a@b+c=d"].into_iter().chain(arns) {
+            assert_eq!(RemoteKey::parse(ProviderKind::AwsSecretsManager, text).unwrap().as_str(), text);
+        }
+        for text in ["a:1", "/a/b:label", &format!("{}:7", arns[1]), "arn:aws:s3:::bucket", "arn:aws:secretsmanager:::secret:"] {
+            assert_eq!(RemoteKey::parse(ProviderKind::AwsParameterStore, text), Err(KeyError::Selector), "{text}");
+        }
+        let pattern = "arn:aws:secretsmanager:*:*:secret:teams/**";
+        assert_eq!(canonical_pattern(ProviderKind::AwsSecretsManager, pattern).unwrap(), pattern);
     }
 
     #[test]

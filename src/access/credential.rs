@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Granted, SeenStore, provider};
 use crate::{
     crd::v1alpha1::{
-        CaProvider, CaProviderType, FileProvider, KubernetesAccount, KubernetesAuth, KubernetesProvider, Provider, SecretKeyRef,
-        ServiceAccountRef, VaultAuth, VaultProvider,
+        AwsAuth, AwsProvider, CaProvider, CaProviderType, FileProvider, KubernetesAccount, KubernetesAuth, KubernetesProvider, Provider,
+        SecretKeyRef, ServiceAccountRef, VaultAuth, VaultProvider,
     },
     fault::{Fault, Reason, quote},
     name::StoreName,
@@ -16,6 +16,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     Token,
+    AccessKeyId,
+    SecretAccessKey,
+    SessionToken,
     AppRoleId,
     SecretId,
     Password,
@@ -106,6 +109,7 @@ pub fn credential(store: &SeenStore<'_>) -> Result<Granted<CredentialRefs>, Faul
     let mut naming = Naming { store: store.name, refs: CredentialRefs::default() };
     match provider(store)? {
         Provider::Vault(vault) => naming.vault(vault)?,
+        Provider::Aws(aws) => naming.aws(aws)?,
         Provider::Kubernetes(kubernetes) => naming.kubernetes(kubernetes)?,
         Provider::File(file) => naming.file(file)?,
         Provider::Env(_) | Provider::Fake(_) => {}
@@ -125,6 +129,20 @@ impl Naming<'_> {
             self.authority("provider.vault.caProvider", authority)?;
         }
         self.vault_auth(&vault.auth)
+    }
+
+    fn aws(&mut self, aws: &AwsProvider) -> Result<(), Fault> {
+        if let Some(authority) = &aws.ca_provider {
+            self.authority("provider.aws.caProvider", authority)?;
+        }
+        let at = |field: &str| format!("provider.aws.auth.secretRef.{field}");
+        let Some(AwsAuth { secret_ref: Some(key) }) = &aws.auth else { return Ok(()) };
+        self.secret(Role::AccessKeyId, &at("accessKeyIDSecretRef"), &key.access_key_id_secret_ref, "access-key-id")?;
+        self.secret(Role::SecretAccessKey, &at("secretAccessKeySecretRef"), &key.secret_access_key_secret_ref, "secret-access-key")?;
+        match &key.session_token_secret_ref {
+            Some(token) => self.secret(Role::SessionToken, &at("sessionTokenSecretRef"), token, "session-token"),
+            None => Ok(()),
+        }
     }
 
     fn kubernetes(&mut self, spec: &KubernetesProvider) -> Result<(), Fault> {

@@ -36,8 +36,8 @@ use std::{
 
 use crate::{
     crd::v1alpha1::{
-        ClusterSecretStoreSpec, EnvStyle, Find, MetadataPolicy, Provider, ProviderBlock, Reference, RemoteValue, SecretStoreSpec,
-        StoreCache, StoreLimits, StoreRef, StoreRefKind,
+        AwsService, ClusterSecretStoreSpec, EnvStyle, Find, MetadataPolicy, Provider, ProviderBlock, Reference, RemoteValue,
+        SecretStoreSpec, StoreCache, StoreLimits, StoreRef, StoreRefKind,
     },
     fault::{Fault, Reason, quote},
     item::{FindRef, Item, Listing, Wanted},
@@ -163,6 +163,10 @@ pub fn judge(asker: &Asker<'_>, store: &StoreName, seen: Option<&SeenStore<'_>>,
 pub fn provider_kind(provider: Provider<'_>) -> ProviderKind {
     match provider {
         Provider::Vault(_) => ProviderKind::Vault,
+        Provider::Aws(aws) => match aws.service {
+            AwsService::SecretsManager => ProviderKind::AwsSecretsManager,
+            AwsService::ParameterStore => ProviderKind::AwsParameterStore,
+        },
         Provider::Kubernetes(_) => ProviderKind::Kubernetes,
         Provider::File(_) => ProviderKind::File,
         Provider::Env(env) => match env.style.unwrap_or_default() {
@@ -187,7 +191,7 @@ fn admitted<'s, 'a>(asker: &Asker<'_>, store: &StoreName, seen: Option<&'s SeenS
         (_, Some(seen)) if seen.name != store => Err(Fault::new(crate::fault::Class::Bug, Reason::StoreNotReady, "another store was looked up")),
         (StoreName::Namespaced { .. }, Some(seen)) => match provider(seen)? {
             Provider::Env(_) => Err(Fault::not_allowed("provider env is for ClusterSecretStores only: use another provider in a SecretStore")),
-            Provider::Vault(_) | Provider::Kubernetes(_) | Provider::File(_) | Provider::Fake(_) => Ok(seen),
+            Provider::Vault(_) | Provider::Aws(_) | Provider::Kubernetes(_) | Provider::File(_) | Provider::Fake(_) => Ok(seen),
         },
         (StoreName::Cluster { name }, seen) => seen.filter(|seen| admits_namespace(asker, seen)).ok_or_else(|| {
             let (name, namespace) = (quote(name), quote(asker.namespace));
@@ -212,7 +216,7 @@ fn provider<'a>(store: &SeenStore<'a>) -> Result<Provider<'a>, Fault> {
     store.spec.provider().provider().ok_or_else(|| {
         Fault::invalid(
             Reason::InvalidSpec,
-            format!("{} needs exactly one provider: set one of vault, kubernetes, file, env, fake", store.name),
+            format!("{} needs exactly one provider: set one of vault, aws, kubernetes, file, env, fake", store.name),
         )
     })
 }

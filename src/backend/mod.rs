@@ -2,6 +2,8 @@
 //!
 //! Must not be here: caching, retries, rate limits (they stand above, once, for all), Kubernetes objects other than the provider block.
 
+#[cfg(feature = "aws-client")]
+pub mod aws;
 pub mod endpoint;
 pub mod env;
 pub mod fake;
@@ -28,8 +30,14 @@ use crate::{
 /// The read power, which every backend has.
 #[async_trait]
 pub trait Backend: Send + Sync {
-    /// How many references one call to the system takes; the caller never passes more to [`Backend::fetch`]. At least 1.
+    /// How many references one call to the system takes; the caller never passes more to [`Backend::fetch`], and only such as share it.
+    /// At least 1.
     fn batch_size(&self) -> usize;
+
+    /// With which others it is read by one call: those that say the same; none for what is read alone. All with all by default.
+    fn shares(&self, _wanted: &RemoteRef) -> Option<String> {
+        Some(String::new())
+    }
 
     /// Exactly one reading per reference, in the same order. Never panics on what a server answers; keeps its own deadline.
     async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading>;
@@ -223,6 +231,10 @@ pub fn open(store: &StoreName, provider: Provider<'_>, credentials: &Credentials
         Provider::Env(spec) => env::open(store, spec, settings),
         Provider::Fake(spec) => Ok(fake::open(spec)),
         Provider::Kubernetes(spec) => kubernetes::open(store, spec, credentials, settings),
+        #[cfg(feature = "aws-client")]
+        Provider::Aws(spec) => aws::open(store, spec, credentials, settings),
+        #[cfg(not(feature = "aws-client"))]
+        Provider::Aws(_) => Err(Fault::invalid(Reason::InvalidSpec, "this build has no provider aws: use an image built with the feature")),
         #[cfg(feature = "vault")]
         Provider::Vault(spec) => vault::open(store, spec, credentials, settings),
         #[cfg(not(feature = "vault"))]

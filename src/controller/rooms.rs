@@ -54,7 +54,7 @@ impl Rooms {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(room) = rooms.get_mut(store) else { return };
         room.inside = room.inside.saturating_sub(1);
-        let next = room.waiting.take(1, |_| true).pop();
+        let next = room.waiting.take(1, |_| Some(())).pop();
         if room.inside == 0 && room.waiting.is_empty() {
             rooms.remove(store);
         }

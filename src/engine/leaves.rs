@@ -336,7 +336,8 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
     let credential = |namespace: Option<&str>| json!({"name": "t", "namespace": namespace.map_or(Value::Null, Value::from)});
     let vault = json!({"server": servers[0].url, "auth": {"tokenSecretRef": credential(is_cluster.then_some("vault"))}});
     let kubernetes = json!({"auth": {"serviceAccount": {"name": "sa", "namespace": if is_cluster { "vault" } else { "team" }}}});
-    for (arm, block) in [("fake", &fake), ("file", &file), ("env", &env), ("vault", &vault), ("kubernetes", &kubernetes)] {
+    let aws = aws_block(&servers[0], is_cluster);
+    for (arm, block) in [("fake", &fake), ("file", &file), ("env", &env), ("vault", &vault), ("aws", &aws), ("kubernetes", &kubernetes)] {
         add(arm, json!({}), block.clone(), Value::Null);
     }
     add("fake.data[].key", json!({"fake": fake}), json!("doc"), json!("another"));
@@ -359,9 +360,8 @@ fn of_a_store(kind: &str, specs: &Specs, servers: &[Server; 2]) -> Vec<Row> {
         add("env.style=Nested", json!({"env": env}), json!("Nested"), Value::Null);
     }
     add("vault.server", json!({"vault": vault}), json!(servers[0].url), json!(servers[1].url));
-    add("vault.path", json!({"vault": vault}), json!("team"), Value::Null);
-    add("vault.caBundle", json!({"vault": vault}), json!("bm8gY2VydGlmaWNhdGU="), Value::Null);
     of_vault(is_cluster, &vault, &mut add);
+    of_aws(is_cluster, &aws, &servers[1], &mut add);
     of_kubernetes(is_cluster, &kubernetes, &mut add);
     let mut bound = specs.clone();
     bound.of(kind)["allowedKeys"] = json!([""]);
@@ -407,7 +407,9 @@ fn of_vault(is_cluster: bool, vault: &Value, add: &mut Add<'_>) {
     for (one, other) in [("v1", "v2"), ("v2", "v1")] {
         add(&format!("vault.version={one}"), with("version", json!(one)), json!(one), json!(other));
     }
+    add("vault.caBundle", json!({"vault": vault}), json!("bm8gY2VydGlmaWNhdGU="), Value::Null);
     add("vault.revokeOnDelete", with("engine", json!("Logical")), json!(true), Value::Null);
+    add("vault.path", json!({"vault": vault}), json!("team"), Value::Null);
     add("vault.namespace", json!({"vault": vault}), json!("team/a"), Value::Null);
     add("vault.caProvider", json!({"vault": vault}), authority("Secret"), Value::Null);
     for (kind, other) in [("Secret", "ConfigMap"), ("ConfigMap", "Secret")] {
@@ -470,6 +472,46 @@ fn of_vault_logins(
         add(&format!("vault.auth.{at}.namespace"), around.clone(), json!(home), json!("elsewhere"));
         add(&format!("vault.auth.{at}.audiences[]"), around, json!("vault"), json!("bao"));
     }
+}
+
+fn aws_block(server: &Server, is_cluster: bool) -> Value {
+    let secret = |key: &str| json!({"name": "t", "key": key, "namespace": is_cluster.then_some("vault")});
+    let key =
+        json!({"accessKeyIDSecretRef": secret("id"), "secretAccessKeySecretRef": secret("key"), "sessionTokenSecretRef": secret("token")});
+    json!({"service": "SecretsManager", "region": "eu-central-1", "endpoint": server.url, "auth": {"secretRef": key}})
+}
+
+fn of_aws(is_cluster: bool, aws: &Value, other: &Server, add: &mut Add<'_>) {
+    let home = if is_cluster { "vault" } else { "team" };
+    let with = |field: &str, value: Value| {
+        let mut aws = aws.clone();
+        aws[field] = value;
+        json!({ "aws": aws })
+    };
+    let plain = || json!({ "aws": aws });
+    for (one, other) in [("SecretsManager", "ParameterStore"), ("ParameterStore", "SecretsManager")] {
+        add(&format!("aws.service={one}"), plain(), json!(one), json!(other));
+    }
+    add("aws.region", plain(), json!("eu-central-1"), json!("eu-west-1"));
+    add("aws.endpoint", plain(), aws["endpoint"].clone(), json!(other.url));
+    add("aws.caBundle", plain(), json!("bm8gY2VydGlmaWNhdGU="), Value::Null);
+    let authority = |kind: &str| json!({"type": kind, "name": "ca", "namespace": home});
+    add("aws.caProvider", plain(), authority("Secret"), Value::Null);
+    for (kind, other) in [("Secret", "ConfigMap"), ("ConfigMap", "Secret")] {
+        add(&format!("aws.caProvider.type={kind}"), with("caProvider", authority(kind)), json!(kind), json!(other));
+    }
+    let reference = |add: &mut Add<'_>, at: &str, around: &Value| {
+        add(&format!("aws.{at}.name"), around.clone(), json!("t"), json!("u"));
+        add(&format!("aws.{at}.key"), around.clone(), json!("other"), Value::Null);
+        add(&format!("aws.{at}.namespace"), around.clone(), json!(home), json!("elsewhere"));
+    };
+    reference(add, "caProvider", &with("caProvider", authority("Secret")));
+    add("aws.auth", plain(), aws["auth"].clone(), Value::Null);
+    add("aws.auth.secretRef", plain(), aws["auth"]["secretRef"].clone(), Value::Null);
+    for field in ["accessKeyIDSecretRef", "secretAccessKeySecretRef", "sessionTokenSecretRef"] {
+        reference(add, &format!("auth.secretRef.{field}"), &plain());
+    }
+    add("aws.auth.secretRef.sessionTokenSecretRef", plain(), aws["auth"]["secretRef"]["sessionTokenSecretRef"].clone(), Value::Null);
 }
 
 fn of_kubernetes(is_cluster: bool, kubernetes: &Value, add: &mut Add<'_>) {
@@ -700,10 +742,13 @@ impl Stage {
         let credentials = Credentials { secrets, tokens };
         let provider: Provider<'_> = view.provider()?;
         let mut settings = self.settings();
-        if let Provider::Vault(vault) = provider {
-            // The fixture's servers listen on loopback, where a tenant's store may not lead by itself.
-            settings.endpoints.tenants.extend(vault.server.trim_start_matches("http://").parse());
-        }
+        let server = match provider {
+            Provider::Vault(vault) => Some(&vault.server),
+            Provider::Aws(aws) => aws.endpoint.as_ref(),
+            Provider::Kubernetes(_) | Provider::File(_) | Provider::Env(_) | Provider::Fake(_) => None,
+        };
+        // The fixture's servers listen on loopback, where a tenant's store may not lead by itself.
+        settings.endpoints.tenants.extend(server.and_then(|server| server.trim_start_matches("http://").parse().ok()));
         backend::open(name, provider, &credentials, &settings)
     }
 
@@ -834,6 +879,7 @@ fn answer(name: &str, head: &str, body: &str) -> String {
         json!({"kind": "Secret", "metadata": metadata, "data": {"a": BASE64_STANDARD.encode(format!("{name}: {line}"))}})
     };
     let body = match line {
+        _ if head.contains("x-amz-target: ") => of_amazon(name, head, body),
         line if line.contains("/api/v1/namespaces/") => object(line.split_once("/api/v1/namespaces/").map_or("", |(_, path)| path)),
         line if line.contains("/sys/internal/") => engine,
         line if line.starts_with("post") => login,
@@ -841,4 +887,18 @@ fn answer(name: &str, head: &str, body: &str) -> String {
     };
     let body = body.to_string();
     format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Tells who signed for which region, in the shape of both services.
+fn of_amazon(name: &str, head: &str, body: &str) -> Value {
+    let scope = head.split_once("credential=").and_then(|(_, scope)| scope.split(',').next()).unwrap_or_default();
+    // It ends in the key's id, the date, region, service and a word.
+    let (id, region) = (scope.rsplit('/').nth(4), scope.rsplit('/').nth(2));
+    let token = head.contains("x-amz-security-token");
+    let text = json!({"a": format!("{name}: {id:?} {region:?} {token} {body}")}).to_string();
+    let asked: Value = serde_json::from_str(body).unwrap_or_default();
+    match asked.get("Names") {
+        Some(names) => json!({"Parameters": [{"Name": names[0], "Type": "String", "Value": text, "Version": 1}]}),
+        None => json!({"Name": asked["SecretId"], "SecretString": text, "VersionId": "00000000-0000-0000-0000-000000000000"}),
+    }
 }

@@ -60,6 +60,10 @@ impl Backend for Counted {
         self.backend.batch_size()
     }
 
+    fn shares(&self, wanted: &RemoteRef) -> Option<String> {
+        self.backend.shares(wanted)
+    }
+
     async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
         let mut call = self.begin(Operation::Read);
         let readings = self.backend.fetch(refs).await;

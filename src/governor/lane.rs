@@ -121,6 +121,7 @@ struct State {
     alarm: Option<Instant>,
     alone: HashSet<Asked>,
     has_recovered: bool,
+    backend: Arc<dyn Backend>,
     /// While the store is down.
     down: Option<Tally>,
     series: StoreSeries,
@@ -183,6 +184,7 @@ impl Lane {
             alarm: None,
             alone: HashSet::new(),
             has_recovered: false,
+            backend: Arc::clone(&backend),
             down: None,
             series: series.clone(),
         });
@@ -561,8 +563,9 @@ impl State {
     /// Takes what the next call asks.
     fn begin(&mut self, now: Instant, batch_size: usize, is_probe: bool) -> Call {
         let at = self.next_start();
-        let alone = &self.alone;
-        let batch = self.queue.take(batch_size, |asked| asked.value().is_some() && !alone.contains(asked));
+        let (alone, backend) = (&self.alone, &self.backend);
+        let shares = |asked: &Asked| asked.value().filter(|_| !alone.contains(asked)).and_then(|wanted| backend.shares(wanted));
+        let batch = self.queue.take(batch_size, shares);
         for asked in &batch {
             let waiters = self.waiters.remove(asked).map_or_else(Vec::new, |queued| {
                 self.series.waited(now.saturating_duration_since(queued.since));

@@ -44,14 +44,16 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.places.insert(asked, (priority, turn));
     }
 
-    /// What one call asks: who is next, and, if that shares calls, as many more that do as fit.
-    pub fn take(&mut self, most: usize, shares: impl Fn(&K) -> bool) -> Vec<K> {
+    /// What one call asks: who is next, and, if that shares calls, as many more as fit that share the same. `shares` says which, none
+    /// for what is asked alone.
+    pub fn take<G: PartialEq>(&mut self, most: usize, shares: impl Fn(&K) -> Option<G>) -> Vec<K> {
         let Some(first) = self.next() else { return Vec::new() };
         self.remove(&first);
-        if !shares(&first) {
+        let group = shares(&first);
+        if group.is_none() {
             return vec![first];
         }
-        let more = self.classes.iter().flat_map(BTreeMap::values).filter(|asked| shares(asked)).take(most.saturating_sub(1));
+        let more = self.classes.iter().flat_map(BTreeMap::values).filter(|asked| shares(asked) == group).take(most.saturating_sub(1));
         let batch: Vec<K> = std::iter::once(first).chain(more.cloned()).collect();
         for asked in &batch {
             self.remove(asked);
@@ -110,7 +112,7 @@ mod tests {
     const PRIORITIES: [Priority; 3] = [Priority::Fresh, Priority::Changed, Priority::Periodic];
 
     fn one(queue: &mut Queue<u32>) -> Option<u32> {
-        queue.take(1, |_| true).pop()
+        queue.take(1, |_| Some(())).pop()
     }
 
     #[test]
@@ -136,11 +138,12 @@ mod tests {
     fn a_batch_takes_only_what_shares_calls() {
         let mut queue = Queue::default();
         (1..=7).for_each(|asked| queue.push(asked, Priority::Periodic));
-        let is_odd = |asked: &u32| asked % 2 == 1;
-        assert_eq!(queue.take(3, is_odd), [1, 3, 5]);
-        assert_eq!(queue.take(3, is_odd), [2], "alone");
-        assert_eq!(queue.drain(), [4, 6, 7]);
-        assert!(queue.is_empty() && queue.take(3, is_odd).is_empty());
+        let thirds = |asked: &u32| (!asked.is_multiple_of(3)).then_some(asked % 3);
+        assert_eq!(queue.take(2, thirds), [1, 4]);
+        assert_eq!(queue.take(3, thirds), [2, 5]);
+        assert_eq!(queue.take(3, thirds), [3], "alone");
+        assert_eq!(queue.drain(), [6, 7]);
+        assert!(queue.is_empty() && queue.take(3, thirds).is_empty());
     }
 
     #[test]

@@ -255,7 +255,7 @@ fn outcome(fault: Option<&Fault>) -> &'static str {
 }
 
 /// What [`crate::name::ProviderKind::as_str`] can say.
-const PROVIDERS: [&str; 5] = ["vault", "kubernetes", "file", "env", "fake"];
+const PROVIDERS: [&str; 6] = ["vault", "aws", "kubernetes", "file", "env", "fake"];
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,13 @@
 
 use std::time::Duration;
 
-use crate::backend::endpoint::Forbidden;
-use crate::fault::{Class, Fault, Reason};
+use crate::{
+    backend::transport::{Broken, Party},
+    fault::{Class, Fault, Reason},
+};
+
+/// The server, in the words of messages.
+pub(super) const PARTY: Party = Party { name: "the Vault server", block: "provider.vault", field: "server" };
 
 /// Why a call gave nothing that can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,8 +44,6 @@ pub(super) enum Failure {
         "the Vault server gave an answer that the engine of provider.vault does not give ({0}): check what provider.vault.server leads to"
     )]
     Malformed(u16),
-    #[error("the answer of the Vault server is larger than 8 MiB: split the value")]
-    TooLarge,
     #[error("the list does not come to an end within 100000 names: name a path")]
     Endless,
     #[error("a version is named, and what is read has none: remove the version")]
@@ -49,24 +52,8 @@ pub(super) enum Failure {
     NoMetadata,
     #[error("the version is no number from 1 on, as KV version 2 counts: correct the version")]
     NoVersionNumber,
-    #[error("no answer within the deadline: check that the Vault server can be reached and is not overloaded")]
-    TimedOut,
-    #[error("the name of the Vault server cannot be resolved: check provider.vault.server and DNS")]
-    NoSuchHost,
-    #[error("{0}: name another server, or ask the admin to list its host and port in tenantEndpoints")]
-    Forbidden(Forbidden),
-    #[error("nobody listens at the address of the Vault server: check provider.vault.server and that it runs")]
-    NobodyListens,
-    #[error("the certificate of the Vault server is not trusted: let provider.vault.caBundle hold the authority that signed it")]
-    UnknownIssuer,
-    #[error("the certificate of the Vault server is for another name: correct provider.vault.server or the certificate")]
-    WrongName,
-    #[error("the certificate of the Vault server is not valid: renew it")]
-    BadCertificate,
-    #[error("no TLS connection to the Vault server comes about: check that provider.vault.server speaks TLS there")]
-    NoTls,
-    #[error("the connection to the Vault server broke before the whole answer was there: check the server and the network")]
-    Broken,
+    #[error("{}", .0.told(&PARTY))]
+    Broken(Broken),
 }
 
 /// What to check, in the order of likelihood.
@@ -83,6 +70,9 @@ fn remedy(method: &str) -> &'static str {
 }
 
 impl Failure {
+    /// The look as a whole took too long.
+    pub const TIMED_OUT: Self = Self::Broken(Broken::TimedOut);
+
     /// The same about a login: what the server calls impossible or forbidden there, it refuses.
     pub fn of_login(self, method: &'static str) -> Self {
         match self {
@@ -102,25 +92,14 @@ impl Failure {
         match self {
             Self::Denied | Self::LoginRefused(_) => Fault::access_denied(detail),
             Self::NoAccountToken(fault) => Fault { detail, ..fault },
-            Self::Forbidden(_) => Fault::not_allowed(detail),
+            Self::Broken(broken) => broken.fault(detail),
             Self::Throttled { after } => Fault::throttled(after, detail),
             Self::Sealed => Fault::new(Class::Unavailable, Reason::Sealed, detail),
             Self::NoVersionNumber | Self::NoVersions | Self::NoMetadata => Fault::invalid(Reason::InvalidSpec, detail),
-            Self::TooLarge | Self::Endless => Fault::invalid(Reason::TooLarge, detail),
-            Self::Redirect(_)
-            | Self::NoEngine
-            | Self::Refused(_)
-            | Self::Standby(_)
-            | Self::Server(_)
-            | Self::Malformed(_)
-            | Self::TimedOut
-            | Self::NoSuchHost
-            | Self::NobodyListens
-            | Self::UnknownIssuer
-            | Self::WrongName
-            | Self::BadCertificate
-            | Self::NoTls
-            | Self::Broken => Fault::unavailable(detail),
+            Self::Endless => Fault::invalid(Reason::TooLarge, detail),
+            Self::Redirect(_) | Self::NoEngine | Self::Refused(_) | Self::Standby(_) | Self::Server(_) | Self::Malformed(_) => {
+                Fault::unavailable(detail)
+            }
         }
     }
 }

@@ -133,7 +133,7 @@ impl Vault {
     async fn read(&self, wanted: &RemoteRef) -> Reading {
         let subject = format!("remote key {:?}", wanted.key.as_str());
         let look = tokio::time::timeout(self.deadline, self.look(wanted)).await;
-        match look.unwrap_or(Err(Failure::TimedOut)) {
+        match look.unwrap_or(Err(Failure::TIMED_OUT)) {
             Ok(Kept::Value(fetched)) => Reading::Found(fetched),
             Ok(Kept::Deleted) => Reading::Absent(deleted(&subject)),
             Ok(Kept::Destroyed) => Reading::Absent(destroyed(&subject)),
@@ -343,7 +343,7 @@ impl Backend for Vault {
 
     async fn check(&self) -> Result<Traits, Fault> {
         let seen = tokio::time::timeout(self.deadline, self.see_login()).await;
-        seen.unwrap_or(Err(Failure::TimedOut)).map_err(|failure| failure.fault("login check"))?;
+        seen.unwrap_or(Err(Failure::TIMED_OUT)).map_err(|failure| failure.fault("login check"))?;
         Ok(Traits { has_versions: matches!(self.engine, Engine::Kv2 { .. }) })
     }
 
@@ -389,7 +389,7 @@ impl List for Vault {
     async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
         let top = path.map_or_else(String::new, |path| format!("{path}/"));
         let walk = tokio::time::timeout(self.deadline, self.walk(&top)).await;
-        walk.unwrap_or_else(|_| Err(Failure::TimedOut.fault(&list_of(&top))))
+        walk.unwrap_or_else(|_| Err(Failure::TIMED_OUT.fault(&list_of(&top))))
     }
 
     /// Tags are custom metadata, which costs one call for each name.
@@ -406,7 +406,7 @@ impl List for Vault {
             let judged = stream::iter(names).map(|key| self.tagged(mount, key, tags)).buffered(LISTS_IN_FLIGHT);
             judged.try_filter_map(|key| std::future::ready(Ok(key))).try_collect().await
         };
-        tokio::time::timeout(self.deadline, tagged).await.unwrap_or_else(|_| Err(Failure::TimedOut.fault(&list_of(&top))))
+        tokio::time::timeout(self.deadline, tagged).await.unwrap_or_else(|_| Err(Failure::TIMED_OUT.fault(&list_of(&top))))
     }
 }
 

@@ -60,7 +60,7 @@ impl Vault {
         let subject = format!("remote key {:?}", key.as_str());
         let change = change.map_err(|failure| failure.fault(&subject))?;
         let answer = tokio::time::timeout(self.deadline, self.session.call(|| &change)).await;
-        answer.unwrap_or(Err(Failure::TimedOut)).map_err(|failure| failure.fault(&subject))
+        answer.unwrap_or(Err(Failure::TIMED_OUT)).map_err(|failure| failure.fault(&subject))
     }
 
     async fn write(&self, method: RequestMethod, key: &RemoteKey, map: &SecretValue, expected: &Expected) -> Result<Written, Fault> {

@@ -1,5 +1,6 @@
 //! `keyferry.dev/v1alpha1`: the kinds of this build, with only the fields that work.
 
+mod aws;
 mod entry;
 mod external_parameter;
 mod external_secret;
@@ -9,6 +10,7 @@ mod schema;
 mod store;
 mod vault;
 
+pub use aws::*;
 pub use entry::{Entry, Place, Reference};
 pub use external_parameter::*;
 pub use external_secret::*;

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{KubernetesProvider, VaultProvider};
+use super::{AwsProvider, KubernetesProvider, VaultProvider};
 
 /// Where values live, for the objects of one namespace.
 #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
@@ -234,11 +234,14 @@ pub struct StoreCondition {
 /// The system that holds the values.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.vault), has(self.kubernetes), has(self.file), has(self.env), has(self.fake)].exists_one(p, p)").message("needs exactly one of vault, kubernetes, file, env, fake"))]
+#[x_kube(validation = Rule::new("[has(self.vault), has(self.aws), has(self.kubernetes), has(self.file), has(self.env), has(self.fake)].exists_one(p, p)").message("needs exactly one of vault, aws, kubernetes, file, env, fake"))]
 pub struct ProviderBlock {
     /// HashiCorp Vault or OpenBao.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<VaultProvider>,
+    /// AWS Secrets Manager or Parameter Store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<AwsProvider>,
     /// Secrets and ConfigMaps of this or another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesProvider>,
@@ -257,6 +260,7 @@ pub struct ProviderBlock {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Provider<'a> {
     Vault(&'a VaultProvider),
+    Aws(&'a AwsProvider),
     Kubernetes(&'a KubernetesProvider),
     File(&'a FileProvider),
     Env(&'a EnvProvider),
@@ -267,9 +271,10 @@ impl ProviderBlock {
     /// The member that is set; `None` unless it is exactly one (the schema refuses anything else).
     #[must_use]
     pub fn provider(&self) -> Option<Provider<'_>> {
-        let Self { vault, kubernetes, file, env, fake } = self;
+        let Self { vault, aws, kubernetes, file, env, fake } = self;
         let members = [
             vault.as_ref().map(Provider::Vault),
+            aws.as_ref().map(Provider::Aws),
             kubernetes.as_ref().map(Provider::Kubernetes),
             file.as_ref().map(Provider::File),
             env.as_ref().map(Provider::Env),

@@ -302,7 +302,7 @@ async fn an_answer_that_breaks_off_or_is_packed_is_unknown() {
 
 #[tokio::test]
 async fn an_answer_is_read_to_its_limit_only() {
-    let value = "x".repeat(crate::backend::vault::connection::MAX_BODY);
+    let value = "x".repeat(crate::backend::transport::MAX_BODY);
     let body = format!(r#"{{"data":{{"data":{{"a":"{value}"}},"metadata":{{"version":1}}}}}}"#);
     for bytes in [http(200, &body), [b"HTTP/1.1 200 X\r\nconnection: close\r\n\r\n", body.as_bytes()].concat()] {
         let server = Server::answering(bytes).await;

@@ -1,4 +1,11 @@
-//! What the clients of all providers over HTTP have in common: the admin's forward proxies, and how a server says when to come again.
+//! What the clients of all providers over HTTP have in common: how one is built, the admin's forward proxies, one request and its whole
+//! answer, and how a server says when to come again.
+
+mod client;
+mod exchange;
+
+pub use client::Plan;
+pub use exchange::{Broken, Exchanged, MAX_BODY, Party, exchange};
 
 use std::{fmt, time::Duration};
 
@@ -66,12 +73,18 @@ fn address_of(text: &str) -> Result<Url, NoProxyAddress> {
 /// The hint of the header Retry-After: seconds, or a date, which counts from the answer's own date and needs no clock of ours.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
-    let hint = text(header::RETRY_AFTER)?;
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+    retry_after_text(text(header::RETRY_AFTER), text(header::DATE))
+}
+
+/// The same of the two headers' texts.
+#[must_use]
+pub fn retry_after_text(hint: Option<&str>, date: Option<&str>) -> Option<Duration> {
+    let hint = hint?.trim();
     if let Ok(seconds) = hint.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let [then, now] = [rfc2822::parse(hint).ok()?, rfc2822::parse(text(header::DATE)?).ok()?];
+    let [then, now] = [rfc2822::parse(hint).ok()?, rfc2822::parse(date?.trim()).ok()?];
     // What has gone by already means now.
     Some(Duration::try_from(now.duration_until(&then)).unwrap_or_default())
 }

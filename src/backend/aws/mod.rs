@@ -1,0 +1,106 @@
+//! Provider `aws`: Secrets Manager and Parameter Store.
+//!
+//! The three outcomes are decided here; `failure` says what can go wrong and what to do about it, `login` who asks, `http` how the vendor's
+//! library reaches the network, `secrets` and `parameters` what is asked of each service. The library retries nothing here and keeps no
+//! deadline: both are done once for all providers, above.
+
+mod failure;
+mod http;
+mod login;
+#[cfg(feature = "aws-ssm")]
+mod parameters;
+#[cfg(feature = "aws-sm")]
+mod secrets;
+
+use std::sync::Arc;
+
+use aws_smithy_runtime_api::client::{behavior_version::BehaviorVersion, stalled_stream_protection::StalledStreamProtectionConfig};
+use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
+use aws_types::{SdkConfig, app_name::AppName, region::Region, sdk_config::SharedCredentialsProvider};
+use url::Url;
+
+use crate::{
+    access::Role,
+    backend::{Backend, Credentials, Settings, transport::Plan},
+    crd::v1alpha1::{AwsProvider, AwsService},
+    fault::{Fault, Reason},
+    item::{Fetched, Reading},
+    name::{RemoteKey, RemoteRef, StoreName},
+};
+use failure::{Failure, PARTY};
+use http::Connector;
+
+/// Builds the client of a store; nothing is sent.
+///
+/// # Errors
+/// `InvalidSpec` naming the field that cannot work, `StoreNotReady` without a usable credential, `NotAllowed` for an address that a
+/// tenant's store may not lead to.
+pub fn open(store: &StoreName, spec: &AwsProvider, credentials: &Credentials, settings: &Settings) -> Result<Arc<dyn Backend>, Fault> {
+    let config = config(store, spec, credentials, settings)?;
+    match spec.service {
+        #[cfg(feature = "aws-sm")]
+        AwsService::SecretsManager => Ok(Arc::new(secrets::Secrets::new(&config, settings.call_timeout))),
+        #[cfg(feature = "aws-ssm")]
+        AwsService::ParameterStore => Ok(Arc::new(parameters::Parameters::new(&config, settings.call_timeout))),
+        #[cfg(not(all(feature = "aws-sm", feature = "aws-ssm")))]
+        _ => Err(Fault::invalid(Reason::InvalidSpec, "this build has no such provider.aws.service: use an image built with the feature")),
+    }
+}
+
+/// What the clients of all services have in common.
+fn config(store: &StoreName, spec: &AwsProvider, credentials: &Credentials, settings: &Settings) -> Result<SdkConfig, Fault> {
+    let server = match &spec.endpoint {
+        Some(endpoint) => endpoint_url(endpoint)?,
+        None => public_endpoint(spec),
+    };
+    let plan =
+        Plan { party: PARTY, server: &server, ca_bundle: spec.ca_bundle.as_deref(), authority: credentials.secrets.get(&Role::Authority) };
+    let client = plan.build(store, None, settings)?;
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .app_name(AppName::new(concat!("keyferry-", env!("CARGO_PKG_VERSION"))).expect("letters, digits, points and hyphens"))
+        .region(Region::new(spec.region.clone()))
+        .credentials_provider(SharedCredentialsProvider::new(login::keys(spec, credentials)?))
+        .http_client(Connector::new(client))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .build()
+        .into_builder();
+    config.set_endpoint_url(spec.endpoint.clone());
+    Ok(config.build())
+}
+
+fn endpoint_url(text: &str) -> Result<Url, Fault> {
+    let fault = || Fault::invalid(Reason::InvalidSpec, "provider.aws.endpoint is no address such as https://aws.example.com: correct it");
+    let url = Url::parse(text).map_err(|_| fault())?;
+    let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let is_anonymous = url.username().is_empty() && url.password().is_none();
+    if is_bare && is_anonymous && url.has_host() && matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(fault()) }
+}
+
+/// Where the service is, as far as it matters for TLS and for where a store may lead: the library knows the names of all partitions.
+fn public_endpoint(spec: &AwsProvider) -> Url {
+    let service = match spec.service {
+        AwsService::SecretsManager => "secretsmanager",
+        AwsService::ParameterStore => "ssm",
+    };
+    Url::parse(&format!("https://{service}.{}.amazonaws.com", spec.region)).expect("a region is letters, digits and hyphens")
+}
+
+/// The region of a key that is an ARN.
+fn region_of(key: &RemoteKey) -> Option<&str> {
+    key.as_str().strip_prefix("arn:")?.split(':').nth(2)
+}
+
+/// What became of a look at one value.
+fn reading(wanted: &RemoteRef, look: Result<Fetched, Failure>) -> Reading {
+    match look {
+        Ok(fetched) => Reading::Found(fetched),
+        Err(failure) => {
+            let is_absent = matches!(failure, Failure::Missing | Failure::NoVersion | Failure::Deleted | Failure::KeyDisabled);
+            let fault = failure.fault(&format!("remote key {:?}", wanted.key.as_str()));
+            if is_absent { Reading::Absent(fault) } else { Reading::Unknown(fault) }
+        }
+    }
+}
