@@ -54,6 +54,10 @@ pub(super) enum Failure {
     Deleted,
     #[error("it does not exist: create it or correct the key")]
     Missing,
+    #[error("AWS refused the list: allow the identity of provider.aws.auth to list, or name keys instead of a search")]
+    ListDenied,
+    #[error("the list does not come to an end within 100000 names: name a path")]
+    Endless,
     #[error("this version of it does not exist: correct the version")]
     NoVersion,
 }
@@ -138,6 +142,19 @@ impl Failure {
         }
     }
 
+    /// The same about a list.
+    pub fn of_list(self) -> Self {
+        match self {
+            Self::Denied => Self::ListDenied,
+            other => other,
+        }
+    }
+
+    /// Whether a call was refused for what it asked.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Denied | Self::KeyDenied | Self::Refused)
+    }
+
     /// The fault of what was wanted, such as `remote key "db"`.
     pub fn fault(self, subject: &str) -> Fault {
         let detail = format!("{subject}: {self}");
@@ -145,6 +162,7 @@ impl Failure {
             Self::Broken(broken) => broken.fault(detail),
             Self::Denied
             | Self::BatchDenied
+            | Self::ListDenied
             | Self::KeyDenied
             | Self::UnknownKey
             | Self::WrongSignature
@@ -153,6 +171,7 @@ impl Failure {
             | Self::Expired => Fault::access_denied(detail),
             Self::Throttled { after } => Fault::throttled(after, detail),
             Self::Refused => Fault::invalid(Reason::InvalidSpec, detail),
+            Self::Endless => Fault::invalid(Reason::TooLarge, detail),
             Self::KeyDisabled => Fault::absent(Reason::Disabled, detail),
             Self::Deleted => Fault::absent(Reason::Deleted, detail),
             Self::Missing | Self::NoVersion => Fault::absent(Reason::NotFound, detail),

@@ -12,7 +12,7 @@ mod parameters;
 #[cfg(feature = "aws-sm")]
 mod secrets;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_smithy_runtime_api::client::{behavior_version::BehaviorVersion, stalled_stream_protection::StalledStreamProtectionConfig};
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
@@ -23,12 +23,15 @@ use crate::{
     access::Role,
     backend::{Backend, Credentials, Settings, transport::Plan},
     crd::v1alpha1::{AwsProvider, AwsService},
-    fault::{Fault, Reason},
+    fault::{Class, Fault, Reason},
     item::{Fetched, Reading},
     name::{RemoteKey, RemoteRef, StoreName},
 };
 use failure::{Failure, PARTY};
 use http::Connector;
+
+/// Names of one listing: a server that invents pages for ever must not hold the caller for ever.
+const MAX_NAMES: usize = 100_000;
 
 /// Builds the client of a store; nothing is sent.
 ///
@@ -93,14 +96,35 @@ fn region_of(key: &RemoteKey) -> Option<&str> {
     key.as_str().strip_prefix("arn:")?.split(':').nth(2)
 }
 
-/// What became of a look at one value.
-fn reading(wanted: &RemoteRef, look: Result<Fetched, Failure>) -> Reading {
+/// Within the deadline of a look as a whole.
+async fn in_time<T>(deadline: Duration, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(deadline, call).await.unwrap_or(Err(Failure::TIMED_OUT))
+}
+
+fn list_of(path: Option<&str>) -> String {
+    path.map_or_else(|| "list of all keys".to_owned(), |path| format!("list of the keys below {path:?}"))
+}
+
+/// What became of looks at several values. A call that was refused as a whole says the same of each: which of them it was refused for is
+/// found out above.
+fn readings(refs: &[RemoteRef], looks: Result<Vec<Result<Fetched, Failure>>, Failure>) -> Vec<Reading> {
+    match looks {
+        Ok(looks) => refs.iter().zip(looks).map(|(wanted, look)| reading(&subject(wanted), look)).collect(),
+        Err(failure) if refs.len() > 1 && failure.is_refusal() => vec![reading("call for several keys", Err(failure)); refs.len()],
+        Err(failure) => refs.iter().map(|wanted| reading(&subject(wanted), Err(failure.clone()))).collect(),
+    }
+}
+
+fn subject(wanted: &RemoteRef) -> String {
+    format!("remote key {:?}", wanted.key.as_str())
+}
+
+fn reading(subject: &str, look: Result<Fetched, Failure>) -> Reading {
     match look {
         Ok(fetched) => Reading::Found(fetched),
         Err(failure) => {
-            let is_absent = matches!(failure, Failure::Missing | Failure::NoVersion | Failure::Deleted | Failure::KeyDisabled);
-            let fault = failure.fault(&format!("remote key {:?}", wanted.key.as_str()));
-            if is_absent { Reading::Absent(fault) } else { Reading::Unknown(fault) }
+            let fault = failure.fault(subject);
+            if fault.class == Class::Absent { Reading::Absent(fault) } else { Reading::Unknown(fault) }
         }
     }
 }

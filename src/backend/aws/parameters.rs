@@ -10,7 +10,7 @@ use aws_sdk_ssm::{
 };
 use aws_types::SdkConfig;
 
-use super::{failure::Failure, reading, region_of};
+use super::{failure::Failure, in_time, readings, region_of};
 use crate::{
     backend::{Backend, Traits},
     fault::Fault,
@@ -93,20 +93,14 @@ impl Backend for Parameters {
     }
 
     async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
-        let look = tokio::time::timeout(self.deadline, self.look(refs)).await.unwrap_or(Err(Failure::TIMED_OUT));
-        let looks = look.unwrap_or_else(|failure| vec![Err(failure); refs.len()]);
-        refs.iter().zip(looks).map(|(wanted, look)| reading(wanted, look)).collect()
+        readings(refs, in_time(self.deadline, self.look(refs)).await)
     }
 
     async fn check(&self) -> Result<Traits, Fault> {
         let call = self.client.get_parameters().names(NOBODY).send();
-        let answer = match tokio::time::timeout(self.deadline, call).await {
-            Err(_) => Err(Failure::TIMED_OUT),
-            Ok(answer) => answer.map(drop).map_err(|error| Failure::of(&error)),
-        };
-        match answer {
+        match in_time(self.deadline, async { call.await.map_err(|error| Failure::of(&error)) }).await {
             // Whoever is refused one thing was known by its signature.
-            Ok(()) | Err(Failure::Denied) => Ok(Traits { has_versions: true }),
+            Ok(_) | Err(Failure::Denied) => Ok(Traits { has_versions: true }),
             Err(failure) => Err(failure.fault("login check")),
         }
     }

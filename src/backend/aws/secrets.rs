@@ -1,6 +1,12 @@
 //! Secrets Manager: many secrets with one call, one where a version is named.
+//!
+//! Nothing tells by a cheaper call that a value has not changed: a list is up to five minutes old (docs.aws.amazon.com/secretsmanager,
+//! ListSecrets), and describing one secret costs as much as reading twenty.
+
+mod write;
 
 use std::{
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -9,24 +15,26 @@ use async_trait::async_trait;
 use aws_sdk_secretsmanager::{
     Client, Config,
     config::Region,
-    types::{ApiErrorType, SecretValueEntry},
+    types::{ApiErrorType, Filter, FilterNameStringType, SecretListEntry, SecretValueEntry},
 };
 use aws_smithy_types::Blob;
 use aws_types::SdkConfig;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::{failure::Failure, reading, region_of};
+use super::{MAX_NAMES, failure::Failure, in_time, list_of, readings, region_of};
 use crate::{
-    backend::{Backend, Traits},
+    backend::{Backend, List, Traits, Write},
     fault::Fault,
     item::{Fetched, Form, Reading},
-    name::{RemoteKey, RemoteRef},
+    name::{ProviderKind, RemoteKey, RemoteRef},
     secret::SecretValue,
 };
 
 /// What one `BatchGetSecretValue` takes.
 const BATCH: usize = 20;
+/// The largest page of a list.
+const PAGE: i32 = 100;
 /// The stage of the current version. It is asked for by name: not every server gives it without.
 const CURRENT: &str = "AWSCURRENT";
 /// How long a store whose identity may not read several at once is left in peace with that.
@@ -53,8 +61,16 @@ impl Secrets {
         *self.singly_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + BATCHES_PAUSE);
     }
 
+    fn resume_batches(&self) {
+        *self.singly_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn may_batch(&self) -> bool {
         self.singly_until.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| until <= Instant::now())
+    }
+
+    async fn one(&self, wanted: &RemoteRef) -> Result<Fetched, Failure> {
+        if wanted.is_metadata { self.beside(&wanted.key).await } else { self.single(wanted).await }
     }
 
     async fn single(&self, wanted: &RemoteRef) -> Result<Fetched, Failure> {
@@ -69,29 +85,81 @@ impl Secrets {
         fetched(answer.secret_string, answer.secret_binary, answer.version_id)
     }
 
-    async fn look(&self, refs: &[RemoteRef]) -> Vec<Result<Fetched, Failure>> {
-        if let [] | [_] = refs {
-            return join_all(refs.iter().map(|wanted| self.single(wanted))).await;
+    async fn look(&self, refs: &[RemoteRef]) -> Result<Vec<Result<Fetched, Failure>>, Failure> {
+        if let [one] = refs {
+            return Ok(vec![self.one(one).await]);
         }
         match self.batch(refs).await {
-            Ok(looks) => looks,
             Err(Failure::BatchDenied) => {
                 self.pause_batches();
-                join_all(refs.iter().map(|wanted| self.single(wanted))).await
+                Ok(join_all(refs.iter().map(|wanted| self.one(wanted))).await)
             }
-            Err(failure) => vec![Err(failure); refs.len()],
+            looks => looks,
         }
     }
 
     /// The current versions of several secrets of one region.
     async fn batch(&self, refs: &[RemoteRef]) -> Result<Vec<Result<Fetched, Failure>>, Failure> {
-        let ids = refs.iter().map(|wanted| wanted.key.as_str().to_owned()).collect();
-        let call = self.client.batch_get_secret_value().set_secret_id_list(Some(ids));
-        let call = call.customize().config_override(region(region_of(&refs[0].key)));
-        let answer = call.send().await.map_err(|error| Failure::of(&error))?;
-        let (mut values, errors) = (answer.secret_values.unwrap_or_default(), answer.errors.unwrap_or_default());
-        Ok(refs.iter().map(|wanted| entry(&wanted.key, &mut values, &errors)).collect())
+        let ids: Vec<String> = refs.iter().map(|wanted| wanted.key.as_str().to_owned()).collect();
+        let (mut values, mut errors, mut page) = (Vec::new(), Vec::new(), None);
+        // A page for each secret at most, were they all of the largest size.
+        for _ in 0..=refs.len() {
+            let call = self.client.batch_get_secret_value().set_secret_id_list(Some(ids.clone())).set_next_token(page);
+            let call = call.customize().config_override(region(region_of(&refs[0].key)));
+            let answer = call.send().await.map_err(|error| Failure::of(&error))?;
+            values.extend(answer.secret_values.into_iter().flatten().map(Entry::of));
+            errors.extend(answer.errors.unwrap_or_default());
+            page = answer.next_token;
+            if page.is_none() {
+                return Ok(refs.iter().map(|wanted| told(&wanted.key, &values, &errors)).collect());
+            }
+        }
+        Err(Failure::Malformed)
     }
+
+    /// The tags of a secret as a JSON object.
+    async fn beside(&self, key: &RemoteKey) -> Result<Fetched, Failure> {
+        let call = self.client.describe_secret().secret_id(key.as_str()).customize().config_override(region(region_of(key)));
+        let answer = call.send().await.map_err(|error| Failure::of(&error))?;
+        let tags: BTreeMap<&str, &str> =
+            answer.tags().iter().filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or_default()))).collect();
+        let value = SecretValue::from(serde_json::json!(tags).to_string());
+        Ok(Fetched { value, form: Form::Whole, version: None, is_secret: false })
+    }
+
+    /// The names below a path, of secrets that carry all of the tags.
+    async fn names(&self, path: Option<&str>, tags: &BTreeMap<String, String>) -> Result<Vec<RemoteKey>, Failure> {
+        let prefix = path.map(|path| format!("{}/", path.trim_end_matches('/')));
+        let filter = |name, value: String| Filter::builder().key(name).values(value).build();
+        let filters: Vec<Filter> = prefix
+            .iter()
+            .map(|prefix| filter(FilterNameStringType::Name, prefix.clone()))
+            .chain(tags.keys().map(|tag| filter(FilterNameStringType::TagKey, tag.clone())))
+            .collect();
+        let filters = Some(filters).filter(|filters| !filters.is_empty());
+        let (mut names, mut page) = (Vec::new(), None);
+        loop {
+            let call = self.client.list_secrets().set_filters(filters.clone()).include_planned_deletion(true).max_results(PAGE);
+            let answer = call.set_next_token(page).send().await.map_err(|error| Failure::of(&error))?;
+            let found = answer.secret_list.unwrap_or_default();
+            names.extend(found.iter().filter(|entry| has_all(entry, tags)).filter_map(|entry| {
+                let name = entry.name()?;
+                let is_below = prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix));
+                RemoteKey::parse(ProviderKind::AwsSecretsManager, name).ok().filter(|_| is_below)
+            }));
+            page = answer.next_token;
+            match page {
+                None => return Ok(names),
+                Some(_) if names.len() > MAX_NAMES => return Err(Failure::Endless),
+                Some(_) if found.is_empty() => return Err(Failure::Malformed),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn has_all(entry: &SecretListEntry, tags: &BTreeMap<String, String>) -> bool {
+    tags.iter().all(|(key, value)| entry.tags().iter().any(|tag| tag.key() == Some(key) && tag.value() == Some(value)))
 }
 
 fn region(name: Option<&str>) -> aws_sdk_secretsmanager::config::Builder {
@@ -102,20 +170,34 @@ fn region(name: Option<&str>) -> aws_sdk_secretsmanager::config::Builder {
     config
 }
 
-/// What a batch says of one secret.
-fn entry(key: &RemoteKey, values: &mut Vec<SecretValueEntry>, errors: &[ApiErrorType]) -> Result<Fetched, Failure> {
-    if let Some(at) = values.iter().position(|value| is_called(key, value.name(), value.arn())) {
-        let SecretValueEntry { secret_string, secret_binary, version_id, .. } = values.swap_remove(at);
-        return fetched(secret_string, secret_binary, version_id);
+/// A secret of a batch.
+struct Entry {
+    name: Option<String>,
+    arn: Option<String>,
+    fetched: Result<Fetched, Failure>,
+}
+
+impl Entry {
+    fn of(value: SecretValueEntry) -> Self {
+        let SecretValueEntry { name, arn, secret_string, secret_binary, version_id, .. } = value;
+        Self { name, arn, fetched: fetched(secret_string, secret_binary, version_id) }
+    }
+
+    /// Whether it is the one that was asked for: by its name, or by its ARN with or without the six characters that AWS adds.
+    fn is(&self, key: &RemoteKey) -> bool {
+        let key = Some(key.as_str());
+        let arn = self.arn.as_deref();
+        self.name.as_deref() == key || arn == key || arn.and_then(|arn| arn.rsplit_once('-')).map(|(short, _)| short) == key
+    }
+}
+
+/// What a batch says of one secret; several keys may be of the same.
+fn told(key: &RemoteKey, values: &[Entry], errors: &[ApiErrorType]) -> Result<Fetched, Failure> {
+    if let Some(entry) = values.iter().find(|entry| entry.is(key)) {
+        return entry.fetched.clone();
     }
     let error = errors.iter().find(|error| error.secret_id() == Some(key.as_str())).ok_or(Failure::Malformed)?;
     Err(Failure::answered(400, error.error_code(), error.message().unwrap_or_default(), None))
-}
-
-/// Whether a secret is the one that was asked for: by its name, or by its ARN with or without the six characters that AWS adds.
-fn is_called(key: &RemoteKey, name: Option<&str>, arn: Option<&str>) -> bool {
-    let key = key.as_str();
-    name == Some(key) || arn.is_some_and(|arn| arn == key || arn.rsplit_once('-').is_some_and(|(short, _)| short == key))
 }
 
 fn fetched(text: Option<String>, binary: Option<Blob>, version: Option<String>) -> Result<Fetched, Failure> {
@@ -140,21 +222,37 @@ impl Backend for Secrets {
     }
 
     async fn fetch(&self, refs: &[RemoteRef]) -> Vec<Reading> {
-        let looks = tokio::time::timeout(self.deadline, self.look(refs)).await;
-        let looks = looks.unwrap_or_else(|_| vec![Err(Failure::TIMED_OUT); refs.len()]);
-        refs.iter().zip(looks).map(|(wanted, look)| reading(wanted, look)).collect()
+        readings(refs, in_time(self.deadline, self.look(refs)).await)
     }
 
+    /// By a call for several secrets, so that whether it is allowed shows in the store's capabilities.
     async fn check(&self) -> Result<Traits, Fault> {
         let call = self.client.batch_get_secret_value().secret_id_list(NOBODY).send();
-        let answer = match tokio::time::timeout(self.deadline, call).await {
-            Err(_) => Err(Failure::TIMED_OUT),
-            Ok(answer) => answer.map(drop).map_err(|error| Failure::of(&error)),
-        };
-        match answer {
+        match in_time(self.deadline, async { call.await.map_err(|error| Failure::of(&error)) }).await {
             // Whoever is refused one thing was known by its signature.
-            Ok(()) | Err(Failure::Denied | Failure::BatchDenied | Failure::Missing) => Ok(Traits { has_versions: true }),
-            Err(failure) => Err(failure.fault("login check")),
+            Err(Failure::BatchDenied) => self.pause_batches(),
+            Ok(_) | Err(Failure::Denied | Failure::Missing) => self.resume_batches(),
+            Err(failure) => return Err(failure.fault("login check")),
         }
+        Ok(Traits { has_versions: true })
+    }
+
+    fn lister(&self) -> Option<&dyn List> {
+        Some(self)
+    }
+
+    fn writer(&self) -> Option<&dyn Write> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl List for Secrets {
+    async fn list(&self, path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
+        self.list_tagged(path, &BTreeMap::new()).await
+    }
+
+    async fn list_tagged(&self, path: Option<&str>, tags: &BTreeMap<String, String>) -> Result<Vec<RemoteKey>, Fault> {
+        in_time(self.deadline, self.names(path, tags)).await.map_err(|failure| failure.of_list().fault(&list_of(path)))
     }
 }
