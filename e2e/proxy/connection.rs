@@ -1,6 +1,7 @@
 //! One client connection: TLS, its calls one after the other, its own upstream connection, its end.
 //! Client and upstream connections stand one to one, so what the upstream counts is what the client did.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::error::Error;
 use std::pin::pin;
@@ -26,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::fault::{Action, Answer, Memory, Moment};
 use super::ledger::{Call, OpenCall};
-use super::operation::Operation;
+use super::operation::{Dialect, Operation};
 use super::relay;
 use super::rule::Rule;
 use super::{Accepting, Shared};
@@ -35,7 +36,7 @@ pub(super) type AnyError = Box<dyn Error + Send + Sync>;
 pub(super) type Body = UnsyncBoxBody<Bytes, AnyError>;
 
 /// Headers that say who a client is.
-const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-vault-token"];
+const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-amz-security-token", "x-vault-token"];
 
 /// How the proxy ends a connection from its side.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +60,16 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
         Accepting::Reset => reset(&tcp),
         Accepting::HangTls => hang_tls(tcp, &mut ends).await,
         Accepting::Normally => {
-            let Ok(tls) = shared.acceptor.accept(tcp).await else { return };
+            let acceptor = shared.acceptor.clone();
             let client = Arc::new(Client { shared, number: open.number, ending, upstream: tokio::sync::Mutex::default() });
-            answer_calls(&client, tls, &mut ends).await;
+            match acceptor {
+                None => answer_calls(&client, tcp, &mut ends).await,
+                Some(acceptor) => {
+                    if let Ok(tls) = acceptor.accept(tcp).await {
+                        answer_calls(&client, tls, &mut ends).await;
+                    }
+                }
+            }
         }
     }
 }
@@ -78,19 +86,36 @@ async fn hang_tls(mut tcp: TcpStream, ends: &mut UnboundedReceiver<End>) {
     }
 }
 
-async fn answer_calls(client: &Arc<Client>, tls: TlsStream<TcpStream>, ends: &mut UnboundedReceiver<End>) {
+/// What a client speaks HTTP over.
+trait Socket: AsyncRead + AsyncWrite + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+async fn answer_calls(client: &Arc<Client>, socket: impl Socket, ends: &mut UnboundedReceiver<End>) {
     let service = service_fn(|request| {
         let client = client.clone();
         async move { Ok::<_, Infallible>(client.answer(request).await) }
     });
-    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(tls), service);
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
     let end = tokio::select! {
         biased;
         end = ends.recv() => end,
         _ = &mut connection => None,
     };
     if let Some(End::Reset) = end {
-        reset(connection.into_parts().io.inner().get_ref().0);
+        reset(connection.into_parts().io.inner().tcp());
     }
 }
 
@@ -113,6 +138,7 @@ impl Client {
         let Ok(body) = body.collect().await else { return self.end(End::Close).await };
         let body = body.to_bytes();
         let call = self.shared.ledger.open_call(|id| self.describe(id, &head, &body));
+        self.shared.record(&head, &body);
         let rule = self.shared.rules.judge(&call.call());
         let answer = match rule {
             None => self.forward(&call, &head, &body).await.map(|answer| relay::flowing(&self.shared.running, call, answer, false)),
@@ -136,7 +162,7 @@ impl Client {
             at: Instant::now(),
             wall: SystemTime::now(),
             connection: self.number,
-            operation: Operation::of(self.shared.dialect, head),
+            operation: Operation::of(self.shared.dialect, head, body),
             user_agent: user_agent.unwrap_or_default().to_owned(),
             needles: self.shared.needles_in(&path_and_query, body),
             credentials: CREDENTIALS.iter().filter(|name| head.headers.contains_key(**name)).copied().collect(),
@@ -192,7 +218,8 @@ impl Client {
 
     /// The first answer that this request got: from memory, or now.
     async fn replay(&self, memory: &Memory, rule: &Rule, call: OpenCall, head: &Parts, body: &Bytes) -> Result<Response<Body>, AnyError> {
-        let request = (head.method.clone(), head.uri.to_string());
+        let told_apart_by = if self.shared.dialect == Dialect::Aws { String::from_utf8_lossy(body) } else { Cow::default() };
+        let request = (head.method.clone(), format!("{}\n{told_apart_by}", head.uri));
         if let Some(answer) = memory.recall(&request) {
             rule.mark_fired();
             return Ok(relay::whole(call, answer));

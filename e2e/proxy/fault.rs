@@ -51,7 +51,7 @@ pub(super) enum Action {
     Kill(Arc<dyn Fn() + Send + Sync>),
 }
 
-/// The first answer to each request, by method, path and query.
+/// The first answer to each request, by method, path and query, and where only the body tells requests apart by that, too.
 #[derive(Default)]
 pub(super) struct Memory(Mutex<HashMap<(Method, String), Response<Bytes>>>);
 
@@ -64,6 +64,9 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(request, answer.clone());
     }
 }
+
+/// The id under which the proxy answers for AWS.
+const AWS_REQUEST: &str = "00000000-fa01-4000-8000-000000000000";
 
 /// An answer of the proxy's own.
 #[derive(Clone, Debug)]
@@ -98,6 +101,30 @@ impl Answer {
     #[must_use]
     pub fn kubernetes(code: u16, reason: &str, message: &str) -> Self {
         Self::json(code, &kubernetes_status(code, reason, message))
+    }
+
+    /// An error of AWS's JSON protocol; almost all have code 400.
+    ///
+    /// # Panics
+    /// When `code` is no HTTP status.
+    #[must_use]
+    pub fn aws(code: u16, kind: &str, message: &str) -> Self {
+        let body = json!({ "__type": kind, "message": message }).to_string();
+        Self::new(code, "application/x-amz-json-1.1", body).header("x-amzn-requestid", AWS_REQUEST)
+    }
+
+    /// An error of AWS's protocol of forms, which STS speaks.
+    ///
+    /// # Panics
+    /// When `code` is no HTTP status.
+    #[must_use]
+    pub fn aws_form(code: u16, kind: &str, message: &str) -> Self {
+        let fault = if code < 500 { "Sender" } else { "Receiver" };
+        let error = format!("<Error><Type>{fault}</Type><Code>{kind}</Code><Message>{message}</Message></Error>");
+        let body = format!(
+            "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">{error}<RequestId>{AWS_REQUEST}</RequestId></ErrorResponse>"
+        );
+        Self::new(code, "text/xml", body).header("x-amzn-requestid", AWS_REQUEST)
     }
 
     /// JSON that a client would have to unpack to `mebibytes` and more, from about a thousandth of that. `layers` name the content

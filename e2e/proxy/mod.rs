@@ -2,13 +2,14 @@
 //! It judges nothing and knows nothing of the operator.
 //!
 //! A proxy runs on a thread of its own, so it works the same under any test, also one that blocks, and it is gone with its
-//! connections when it is dropped. HTTP/1.1 only; requests are read whole, answers are passed on frame by frame; no upgrades.
+//! connections when it is dropped. TLS towards the client unless it is asked for none. HTTP/1.1 only; requests are read whole, answers are passed on frame by frame; no upgrades.
 
 mod bomb;
 mod connection;
 mod fault;
 mod ledger;
 mod operation;
+mod recording;
 mod relay;
 mod rule;
 #[cfg(test)]
@@ -16,11 +17,13 @@ mod tests;
 mod tls;
 mod tunnel;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::request::Parts;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -35,6 +38,7 @@ use rule::RuleBook;
 pub use fault::{Answer, Cut, Fault, Moment};
 pub use ledger::{Call, Seen, count_by_operation, occurrences};
 pub use operation::{Dialect, Operation};
+pub use recording::Recorded;
 pub use relay::WatchEnd;
 pub use rule::{Matcher, Nth, Rule};
 pub use tunnel::{Tunnel, Tunnels};
@@ -47,17 +51,35 @@ pub struct Options {
     pub dialect: Dialect,
     /// (name, bytes) to look for in request paths and bodies; a call records the names only.
     pub needles: Vec<(String, Vec<u8>)>,
+    is_plain: bool,
+    is_recording: bool,
 }
 
 impl Options {
     #[must_use]
     pub fn kubernetes() -> Self {
-        Self { dialect: Dialect::Kubernetes, needles: Vec::new() }
+        Self::of(Dialect::Kubernetes)
     }
 
     #[must_use]
     pub fn vault() -> Self {
-        Self { dialect: Dialect::Vault, needles: Vec::new() }
+        Self::of(Dialect::Vault)
+    }
+
+    /// For any AWS; whole requests are recorded, for whoever recomputes their signatures: `Proxy::recorded`.
+    #[must_use]
+    pub fn aws() -> Self {
+        Self { is_recording: true, ..Self::of(Dialect::Aws) }
+    }
+
+    fn of(dialect: Dialect) -> Self {
+        Self { dialect, needles: Vec::new(), is_plain: false, is_recording: false }
+    }
+
+    /// Without TLS towards the client.
+    #[must_use]
+    pub fn in_the_clear(self) -> Self {
+        Self { is_plain: true, ..self }
     }
 
     #[must_use]
@@ -92,7 +114,10 @@ struct Shared {
     dialect: Dialect,
     needles: Vec<(String, Vec<u8>)>,
     upstream: Arc<UpstreamAddress>,
-    acceptor: TlsAcceptor,
+    /// None where clients speak without TLS.
+    acceptor: Option<TlsAcceptor>,
+    /// None where nothing is recorded.
+    recording: Option<Mutex<Vec<Recorded>>>,
     accepting: AtomicU8,
     ledger: Ledger,
     rules: RuleBook,
@@ -120,7 +145,12 @@ impl Proxy {
     /// Another origin with the same upstream, trusted by whoever trusts this one: where a redirect may lead.
     #[must_use]
     pub fn beside(&self) -> Self {
-        let options = Options { dialect: self.shared.dialect, needles: self.shared.needles.clone() };
+        let options = Options {
+            dialect: self.shared.dialect,
+            needles: self.shared.needles.clone(),
+            is_plain: self.shared.acceptor.is_none(),
+            is_recording: self.shared.recording.is_some(),
+        };
         Self::launch(self.shared.upstream.clone(), options, self.identity.clone())
     }
 
@@ -129,7 +159,8 @@ impl Proxy {
             dialect: options.dialect,
             needles: options.needles,
             upstream,
-            acceptor: TlsAcceptor::from(identity.config.clone()),
+            acceptor: (!options.is_plain).then(|| TlsAcceptor::from(identity.config.clone())),
+            recording: options.is_recording.then(Mutex::default),
             accepting: AtomicU8::new(Accepting::Normally as u8),
             ledger: Ledger::new(),
             rules: RuleBook::default(),
@@ -138,14 +169,15 @@ impl Proxy {
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port on 127.0.0.1");
         let port = listener.local_addr().expect("a bound listener has an address").port();
+        let scheme = if shared.acceptor.is_some() { "https" } else { "http" };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name(format!("proxy-{port}"));
         let serving = shared.clone();
         let thread = thread.spawn(move || run(&serving, listener, stopped)).expect("a thread for the proxy");
-        Self { shared, url: format!("https://127.0.0.1:{port}"), identity, stop: Some(stop), thread: Some(thread) }
+        Self { shared, url: format!("{scheme}://127.0.0.1:{port}"), identity, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// `https://127.0.0.1:<port>`
+    /// `https://127.0.0.1:<port>`, or `http://…` in the clear.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -195,6 +227,13 @@ impl Proxy {
     #[must_use]
     pub fn count(&self, matcher: &Matcher) -> usize {
         self.calls_matching(matcher).len()
+    }
+
+    /// The requests so far with all that was in them, in order of arrival; none unless the options ask for it.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<Recorded> {
+        let recording = self.shared.recording.as_ref();
+        recording.map(|recording| recording.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
     }
 
     /// Returns the calls when `condition` holds for them; it is looked at after every change.
@@ -278,6 +317,12 @@ impl Shared {
             1 => Accepting::HangTls,
             2 => Accepting::Reset,
             _ => Accepting::Normally,
+        }
+    }
+
+    fn record(&self, head: &Parts, body: &Bytes) {
+        if let Some(recording) = &self.recording {
+            recording.lock().unwrap_or_else(PoisonError::into_inner).push(Recorded::of(head, body));
         }
     }
 

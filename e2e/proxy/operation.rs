@@ -1,5 +1,5 @@
 //! What a call does, in the terms in which tests count and break calls: verb, resource, name.
-//! Only the head of a request is looked at, so that a call can be judged before its body is.
+//! Only AWS says in its bodies what a call is about.
 
 use std::fmt;
 
@@ -14,6 +14,9 @@ pub enum Dialect {
     Kubernetes,
     /// `read`, `list`, `write`, `patch` and `delete` of a path, without its `/v1/`.
     Vault,
+    /// The vendor's own names: `GetSecretValue secretsmanager eu-west-1/db`. Each call is a POST to `/`; which one it is stands in
+    /// `X-Amz-Target`, or in the form of a service that takes forms.
+    Aws,
 }
 
 /// One kind of call. Two calls with equal operations are occurrences of the same point.
@@ -22,20 +25,21 @@ pub struct Operation {
     pub verb: String,
     /// API group; empty for the core group and for Vault.
     pub group: String,
-    /// `secrets`, `externalsecrets/status`, `/version`; the path for Vault.
+    /// `secrets`, `externalsecrets/status`, `/version`; the path for Vault; the service for AWS.
     pub resource: String,
-    /// Kubernetes namespace or `X-Vault-Namespace`; empty where there is none.
+    /// Kubernetes namespace, `X-Vault-Namespace` or the region that was signed for; empty where there is none.
     pub namespace: String,
-    /// Empty for a list, for a create and for Vault.
+    /// Empty for a list, for a create and for Vault. For AWS the one secret, parameter, path or role; empty for a batch.
     pub name: String,
 }
 
 impl Operation {
     #[must_use]
-    pub fn of(dialect: Dialect, head: &Parts) -> Self {
+    pub fn of(dialect: Dialect, head: &Parts, body: &[u8]) -> Self {
         match dialect {
             Dialect::Kubernetes => kubernetes(head),
             Dialect::Vault => vault(head),
+            Dialect::Aws => aws(head, body),
         }
     }
 }
@@ -146,6 +150,34 @@ fn vault_verb(head: &Parts) -> &'static str {
     }
 }
 
+/// Members of an input that say what one thing it is about.
+const AWS_NAMES: &[&str] = &["SecretId", "Name", "Path", "RoleArn", "ResourceId"];
+
+fn aws(head: &Parts, body: &[u8]) -> Operation {
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // Of `Credential=<access key>/<date>/<region>/<service>/aws4_request`.
+    let scope: Vec<&str> = header("authorization").split_once("Credential=").map_or("", |(_, scope)| scope).split('/').collect();
+    let region = scope.get(2).copied().unwrap_or_default();
+    let (service, verb, name) = match header("x-amz-target").split_once('.') {
+        Some(("AmazonSSM", verb)) => ("ssm", verb.to_owned(), aws_name(&serde_json::from_slice(body).unwrap_or_default())),
+        Some((service, verb)) => (service, verb.to_owned(), aws_name(&serde_json::from_slice(body).unwrap_or_default())),
+        // An AssumeRoleWithWebIdentity is not signed, and no other service of forms is spoken to.
+        None => {
+            let form: serde_json::Value = url::form_urlencoded::parse(body)
+                .into_owned()
+                .map(|(name, value)| (name, value.into()))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+            ("sts", form["Action"].as_str().unwrap_or_default().to_owned(), aws_name(&form))
+        }
+    };
+    Operation { verb, resource: service.to_owned(), namespace: region.to_owned(), name, ..Operation::default() }
+}
+
+fn aws_name(input: &serde_json::Value) -> String {
+    AWS_NAMES.iter().find_map(|name| input[*name].as_str()).unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +191,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        Operation::of(dialect, &head).to_string()
+        Operation::of(dialect, &head, b"").to_string()
     }
 
     #[test]
@@ -220,6 +252,33 @@ mod tests {
         ];
         for (method, uri, headers, expected) in cases {
             assert_eq!(&operation(Dialect::Vault, method, uri, headers), expected, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn an_aws_call_is_named_by_its_target_or_its_form() {
+        const SIGNED: (&str, &str) =
+            ("authorization", "AWS4-HMAC-SHA256 Credential=AKID/20261122/eu-west-1/ssm/aws4_request, SignedHeaders=host");
+        let cases: &[(&str, Option<(&str, &str)>, &str, &str)] = &[
+            ("secretsmanager.GetSecretValue", None, r#"{"SecretId":"app/db"}"#, "GetSecretValue secretsmanager app/db"),
+            (
+                "secretsmanager.BatchGetSecretValue",
+                Some(SIGNED),
+                r#"{"SecretIdList":["a"]}"#,
+                "BatchGetSecretValue secretsmanager eu-west-1/",
+            ),
+            ("AmazonSSM.GetParametersByPath", Some(SIGNED), r#"{"Path":"/app"}"#, "GetParametersByPath ssm eu-west-1//app"),
+            ("AmazonSSM.GetParameters", None, "no JSON", "GetParameters ssm"),
+            ("", None, "Action=AssumeRoleWithWebIdentity&RoleArn=arn%3Aaws&x=y", "AssumeRoleWithWebIdentity sts arn:aws"),
+            ("", None, "", " sts"),
+        ];
+        for (target, signed, body, expected) in cases {
+            let mut request = http::Request::post("/").header("x-amz-target", *target);
+            if let Some((name, value)) = signed {
+                request = request.header(*name, *value);
+            }
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(&Operation::of(Dialect::Aws, &head, body.as_bytes()).to_string(), expected);
         }
     }
 }
