@@ -112,6 +112,7 @@ pub struct Kubernetes {
 const VOICE: Voice = Voice {
     error: |code| json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": CANARY, "code": code }),
     endless_list: Some(more_secrets),
+    list_verb: "list",
 };
 
 /// A thousand new names per page, and another page.

@@ -3,6 +3,7 @@
 //! A row is run for each backend and is red unless it holds. A cell is left out only where the system itself lacks the thing:
 //! `EXEMPTIONS` has each with its reason, and the matrix prints them.
 
+mod aws;
 pub mod kubernetes;
 mod memory;
 mod rows;
@@ -15,13 +16,13 @@ mod wire;
 
 use std::{collections::BTreeSet, fmt::Write as _, io::Write as _, sync::Arc, time::Duration};
 
-use crate::backends::openbao::OpenBao;
+use crate::backends::{moto::Moto, openbao::OpenBao};
 use rows::{ON_THE_WIRE, ROWS, Row};
 use subject::Subject;
 
-const BACKENDS: &[&str] = &["vault", "kubernetes", "file", "tree", "env", "fake"];
+const BACKENDS: &[&str] = &["vault", "aws-sm", "kubernetes", "file", "tree", "env", "fake"];
 /// Those with a network between store and reader: only they pass the rows on the wire.
-const NETWORKED: &[&str] = &["vault", "kubernetes"];
+const NETWORKED: &[&str] = &["vault", "aws-sm", "kubernetes"];
 
 const NO_BYTES: &str =
     "holds JSON and no bytes (developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2, \"data\"): binary values are text to it";
@@ -51,6 +52,13 @@ const DELETED_IS_GONE: &str = "a deleted object is gone";
 const WHOLE_PAGES: &str = "lists in pages of 500, and a page is one answer";
 const NO_SEAL: &str = "knows no sealed state";
 const ONE_ENGINE: &str = "has one API at this place";
+
+const NO_EMPTY: &str = "a secret has at least one byte (docs.aws.amazon.com/secretsmanager/latest/apireference, CreateSecret)";
+const MOST_65536: &str = "a secret has at most 65,536 bytes (the same page)";
+const SECRET_NAMES: &str = "a name has letters, digits and /_+=.@- only (the same page)";
+const WHOLE_SECRETS: &str = "deletes a secret with all its versions, and no single one";
+const PAGES_OF_100: &str = "lists in pages of 100, and a page is one answer";
+const NO_PARENT: &str = "a secret's folders are a part of its name";
 
 const OFFLINE: &[&str] = &["file", "tree", "env", "fake"];
 const UNMARKED: &[&str] = &["tree", "env", "fake"];
@@ -92,11 +100,29 @@ const EXEMPTIONS: &[(&str, &[&str], &str)] = &[
     ("a list that fails in one part fails", &["kubernetes"], WHOLE_PAGES),
     ("a sealed server is Sealed", &["kubernetes"], NO_SEAL),
     ("another engine in its place is no absence", &["kubernetes"], ONE_ENGINE),
-    ("a change is hinted at", &["vault", "env", "fake"], NO_HINTS),
+    ("a change is hinted at", &["vault", "aws-sm", "env", "fake"], NO_HINTS),
+    ("an empty value is found, not absent", &["aws-sm"], NO_EMPTY),
+    ("a value of 1 MiB is found", &["aws-sm"], MOST_65536),
+    ("keys with spaces, marks and all scripts are one key each", &["aws-sm"], SECRET_NAMES),
+    ("a softly deleted value is Deleted until it is undeleted", &["aws-sm"], WHOLE_SECRETS),
+    ("a destroyed version is Destroyed", &["aws-sm"], WHOLE_SECRETS),
+    ("a disabled value is Disabled until it is enabled", &["aws-sm"], NO_STATUS),
+    ("an expired value is Expired", &["aws-sm"], NO_STATUS),
+    ("a list that fails in one part fails", &["aws-sm"], PAGES_OF_100),
+    ("a sealed server is Sealed", &["aws-sm"], NO_SEAL),
+    ("without its parent nothing is absent", &["aws-sm"], NO_PARENT),
+    ("another engine in its place is no absence", &["aws-sm"], ONE_ENGINE),
 ];
 
 /// A cell that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// One of each for all rows.
+struct Servers {
+    bao: Arc<OpenBao>,
+    moto: Arc<Moto>,
+    api_server: Arc<kubernetes::ApiServer>,
+}
 
 enum Cell {
     Holds,
@@ -106,12 +132,15 @@ enum Cell {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_backend_keeps_the_contract() {
-    let bao = Arc::new(OpenBao::start().await);
-    let api_server = Arc::new(kubernetes::ApiServer::start().await);
+    let servers = Servers {
+        bao: Arc::new(OpenBao::start().await),
+        moto: Arc::new(Moto::start().await),
+        api_server: Arc::new(kubernetes::ApiServer::start().await),
+    };
     let mut cells = Vec::new();
     for row in all_rows() {
         for backend in BACKENDS {
-            cells.push((row.name, *backend, cell(&bao, &api_server, row, backend).await));
+            cells.push((row.name, *backend, cell(&servers, row, backend).await));
         }
     }
     // Past the capture of a test that passes: the matrix is part of the result.
@@ -123,7 +152,7 @@ async fn every_backend_keeps_the_contract() {
             Cell::Holds | Cell::Exempt => None,
         })
         .collect();
-    api_server.finish().await;
+    servers.api_server.finish().await;
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
@@ -156,13 +185,14 @@ fn is_exempt(row: &Row, backend: &str) -> bool {
 }
 
 /// Each cell has a store of its own; one that panics breaks no other.
-async fn cell(bao: &Arc<OpenBao>, api_server: &Arc<kubernetes::ApiServer>, row: &Row, backend: &str) -> Cell {
+async fn cell(servers: &Servers, row: &Row, backend: &str) -> Cell {
     if is_exempt(row, backend) {
         return Cell::Exempt;
     }
     let subject: Box<dyn Subject> = match backend {
-        "vault" => Box::new(vault::Vault::start(bao.clone()).await),
-        "kubernetes" => Box::new(kubernetes::Kubernetes::start(api_server.clone()).await),
+        "vault" => Box::new(vault::Vault::start(servers.bao.clone()).await),
+        "aws-sm" => Box::new(aws::Secrets::start(servers.moto.clone()).await),
+        "kubernetes" => Box::new(kubernetes::Kubernetes::start(servers.api_server.clone()).await),
         "file" => Box::new(sealed_file::SealedFile::create()),
         "tree" => Box::new(tree::Tree::create()),
         "env" => Box::new(memory::Env::default()),

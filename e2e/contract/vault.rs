@@ -38,7 +38,7 @@ pub struct Vault {
     can_be_mended: bool,
 }
 
-const VOICE: Voice = Voice { error: |_| json!({ "errors": [CANARY] }), endless_list: Some(more_folders) };
+const VOICE: Voice = Voice { error: |_| json!({ "errors": [CANARY] }), endless_list: Some(more_folders), list_verb: "list" };
 
 /// Folders in each folder: a thousand new ones per call.
 fn more_folders(call: &Call) -> Answer {

@@ -39,6 +39,8 @@ pub struct Voice {
     pub error: fn(u16) -> Value,
     /// A part of a list that promises more each time; none where a list is one answer by the system's protocol.
     pub endless_list: Option<fn(&Call) -> Answer>,
+    /// The verb of the calls that list.
+    pub list_verb: &'static str,
 }
 
 impl Wire {
@@ -89,7 +91,7 @@ impl Wire {
                 None => return false,
             },
         };
-        let matcher = if damage == Damage::EndlessList { Matcher::any().verb("list") } else { Matcher::any() };
+        let matcher = if damage == Damage::EndlessList { Matcher::any().verb(self.voice.list_verb) } else { Matcher::any() };
         self.on(matcher, fault);
         true
     }

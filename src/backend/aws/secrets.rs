@@ -37,6 +37,8 @@ const BATCH: usize = 20;
 const PAGE: i32 = 100;
 /// The stage of the current version. It is asked for by name: not every server gives it without.
 const CURRENT: &str = "AWSCURRENT";
+/// What stands before the id of a version.
+const BY_ID: &str = "uuid/";
 /// How long a store whose identity may not read several at once is left in peace with that.
 const BATCHES_PAUSE: Duration = Duration::from_mins(10);
 /// A name that nobody has, to ask for when only the login matters.
@@ -75,7 +77,7 @@ impl Secrets {
 
     async fn single(&self, wanted: &RemoteRef) -> Result<Fetched, Failure> {
         let call = self.client.get_secret_value().secret_id(wanted.key.as_str());
-        let call = match wanted.version.as_deref().map(|version| version.strip_prefix("uuid/").ok_or(version)) {
+        let call = match wanted.version.as_deref().map(|version| version.strip_prefix(BY_ID).ok_or(version)) {
             None => call.version_stage(CURRENT),
             Some(Ok(id)) => call.version_id(id),
             Some(Err(stage)) => call.version_stage(stage),
@@ -141,7 +143,7 @@ impl Secrets {
         loop {
             let call = self.client.list_secrets().set_filters(filters.clone()).include_planned_deletion(true).max_results(PAGE);
             let answer = call.set_next_token(page).send().await.map_err(|error| Failure::of(&error))?;
-            let found = answer.secret_list.unwrap_or_default();
+            let found = answer.secret_list.ok_or(Failure::Malformed)?;
             names.extend(found.iter().filter(|entry| has_all(entry, tags)).filter_map(|entry| {
                 let name = entry.name()?;
                 let is_below = prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix));
@@ -200,13 +202,18 @@ fn told(key: &RemoteKey, values: &[Entry], errors: &[ApiErrorType]) -> Result<Fe
     Err(Failure::answered(400, error.error_code(), error.message().unwrap_or_default(), None))
 }
 
+/// A version as manifests pin it: `uuid/` and its id. Any other word is the name of a stage.
+fn pinned(id: &str) -> String {
+    format!("{BY_ID}{id}")
+}
+
 fn fetched(text: Option<String>, binary: Option<Blob>, version: Option<String>) -> Result<Fetched, Failure> {
     let value = match (text, binary) {
         (Some(text), None) => SecretValue::from(text),
         (None, Some(bytes)) => SecretValue::new(bytes.into_inner()),
         (Some(_), Some(_)) | (None, None) => return Err(Failure::Malformed),
     };
-    Ok(Fetched { value, form: Form::Whole, version, is_secret: true })
+    Ok(Fetched { value, form: Form::Whole, version: version.as_deref().map(pinned), is_secret: true })
 }
 
 #[async_trait]
@@ -229,6 +236,7 @@ impl Backend for Secrets {
     async fn check(&self) -> Result<Traits, Fault> {
         let call = self.client.batch_get_secret_value().secret_id_list(NOBODY).send();
         match in_time(self.deadline, async { call.await.map_err(|error| Failure::of(&error)) }).await {
+            Ok(answer) if answer.errors.is_none() && answer.secret_values.is_none() => return Err(Failure::Malformed.fault("login check")),
             // Whoever is refused one thing was known by its signature.
             Err(Failure::BatchDenied) => self.pause_batches(),
             Ok(_) | Err(Failure::Denied | Failure::Missing) => self.resume_batches(),

@@ -13,7 +13,7 @@ use aws_sdk_secretsmanager::{
 use aws_smithy_types::Blob;
 use serde_json::value::RawValue;
 
-use super::{CURRENT, Secrets};
+use super::{BY_ID, CURRENT, Secrets, pinned};
 use crate::{
     backend::{
         Expected, Write, Written,
@@ -38,7 +38,7 @@ impl Secrets {
     async fn create(&self, key: &RemoteKey, (text, binary): Bytes) -> Result<Written, Failure> {
         let call = self.client.create_secret().name(key.as_str()).client_request_token(token()).set_secret_string(text);
         match call.set_secret_binary(binary).send().await {
-            Ok(answer) => answer.version_id.map(Written::Version).ok_or(Failure::Malformed),
+            Ok(answer) => answer.version_id.map(|id| Written::Version(pinned(&id))).ok_or(Failure::Malformed),
             Err(error) if error.as_service_error().is_some_and(CreateSecretError::is_resource_exists_exception) => Ok(Written::Changed),
             Err(error) => Err(Failure::of(&error)),
         }
@@ -58,8 +58,8 @@ impl Secrets {
     async fn replace(&self, key: &RemoteKey, bytes: Bytes, former: &str) -> Result<Written, Failure> {
         let Some(next) = self.add(key, bytes, NEXT).await? else { return Ok(Written::Changed) };
         let call = self.client.update_secret_version_stage().secret_id(key.as_str()).version_stage(CURRENT);
-        match call.move_to_version_id(&next).remove_from_version_id(former).send().await {
-            Ok(_) => Ok(Written::Version(next)),
+        match call.move_to_version_id(&next).remove_from_version_id(former.trim_start_matches(BY_ID)).send().await {
+            Ok(_) => Ok(Written::Version(pinned(&next))),
             Err(error) if error.as_service_error().is_some_and(is_elsewhere) => Ok(Written::Changed),
             Err(error) => Err(Failure::of(&error)),
         }
@@ -70,7 +70,7 @@ impl Secrets {
             Expected::Nothing => self.create(key, bytes(value)).await,
             Expected::Version(former) => self.replace(key, bytes(value), former).await,
             Expected::Anything => match self.add(key, bytes(value), CURRENT).await? {
-                Some(version) => Ok(Written::Version(version)),
+                Some(version) => Ok(Written::Version(pinned(&version))),
                 None => self.create(key, bytes(value)).await,
             },
         }
