@@ -42,7 +42,7 @@ use hold::Holds;
 
 pub use crate::schedule::Cause;
 
-/// Versions of items that nobody has registered are kept up to this many.
+/// Versions of items that nobody has registered are looked through when there are more than this many.
 const UNREGISTERED: usize = 64;
 /// How many replaced sessions of a store are remembered.
 const FORMER: usize = 8;
@@ -294,6 +294,7 @@ impl Refresh {
                 state.nudge(&look.item.store);
             }
         }
+        state.drop_old_versions();
         self.wake(wakings);
     }
 
@@ -368,9 +369,12 @@ impl State {
             Some(versions) => self.versions.insert(look.item.clone(), versions.clone()),
             None => self.versions.remove(&look.item),
         };
-        // Most fetches are followed by a registration; those that are not leave something behind.
+    }
+
+    /// Most fetches are followed by a registration; those that are not leave something behind.
+    fn drop_old_versions(&mut self) {
         if self.versions.len() > 2 * self.grants.len() + UNREGISTERED {
-            self.versions.retain(|item, _| self.ledger.is_used(item));
+            self.versions.retain(|item, _| self.ledger.is_known(item));
         }
     }
 

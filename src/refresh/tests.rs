@@ -386,6 +386,19 @@ async fn what_provably_did_not_change_is_not_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_fetch_of_a_large_object_is_its_last_as_long_as_nothing_changes() {
+    let (mut rig, backend) = (Rig::new(), Scripted::versioned(1));
+    let session = rig.session("store", 1, &backend);
+    let items: Vec<_> = (0..300).map(|n| item("store", &format!("app/{n}"))).collect();
+    (0..300).for_each(|n| backend.set(&format!("app/{n}"), "1"));
+    rig.reconcile("x", Some(HOUR), &session, &items, Instant::now()).await;
+    rig.quiet(24 * HOUR).await;
+    assert_eq!(backend.calls(), 300);
+    rig.refresh.forget(&object("x"));
+    assert_eq!(rig.refresh.state().versions.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_credential_reads_once_what_the_former_one_knew() {
     let (mut rig, backend) = (Rig::new(), Scripted::versioned(1));
     let session = rig.session_with("store", 1, "1", &backend);

@@ -2,7 +2,7 @@
 //! somebody asked. Without a clock and without I/O.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,11 +17,15 @@ use crate::item::Hint;
 pub(super) struct Board {
     state: Mutex<State>,
     changed: Notify,
+    /// A kind was listed for the first time, or could not be.
+    begun: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     shown: HashMap<Resource, Shown>,
+    /// What was tried to list at least once.
+    tried: HashSet<Resource>,
     news: Option<Hint>,
 }
 
@@ -41,6 +45,7 @@ impl Board {
             Some(before) => (false, differences(&before.objects, &objects)),
         };
         state.shown.insert(resource, Shown { is_current: true, objects });
+        self.begin(&mut state, resource);
         if is_first {
             self.tell(state, Hint::All);
         } else {
@@ -71,8 +76,20 @@ impl Board {
     pub fn lose(&self, resource: Resource, is_refused: bool) {
         let mut state = self.state();
         let was_current = state.shown.get_mut(&resource).is_some_and(|shown| std::mem::replace(&mut shown.is_current, false));
+        self.begin(&mut state, resource);
         if was_current && is_refused {
             self.tell(state, Hint::All);
+        }
+    }
+
+    /// Resolves when the first list of that kind is there, or failed: until then nobody knows whether it proves anything.
+    pub async fn begun(&self, resource: Resource) {
+        loop {
+            let begun = self.begun.notified();
+            if self.state().tried.contains(&resource) {
+                return;
+            }
+            begun.await;
         }
     }
 
@@ -100,6 +117,12 @@ impl Board {
             }
         })
         .boxed()
+    }
+
+    fn begin(&self, state: &mut State, resource: Resource) {
+        if state.tried.insert(resource) {
+            self.begun.notify_waiters();
+        }
     }
 
     fn tell_names(&self, state: MutexGuard<'_, State>, resource: Resource, names: &BTreeSet<String>) {
@@ -200,6 +223,22 @@ mod tests {
         assert_eq!(news(&board), Some(Hint::All), "what could be read may be refused now");
         board.lose(Resource::Secret, true);
         assert_eq!(news(&board), None);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_first_list_goes_on_when_it_is_there_and_when_it_failed() {
+        for outcome in [|board: &Board| board.list(Resource::Secret, BTreeMap::new()), |board: &Board| board.lose(Resource::Secret, false)]
+        {
+            let board = Board::default();
+            let mut waiting = [Box::pin(board.begun(Resource::Secret)), Box::pin(board.begun(Resource::Secret))];
+            let mut other = Box::pin(board.begun(Resource::ConfigMap));
+            assert!(waiting.iter_mut().all(|one| one.now_or_never().is_none()));
+            assert!((&mut other).now_or_never().is_none());
+            outcome(&board);
+            assert!(waiting.iter_mut().all(|one| one.now_or_never().is_some()));
+            assert!(board.begun(Resource::Secret).now_or_never().is_some(), "nor does anybody wait later");
+            assert!(other.now_or_never().is_none(), "another kind");
+        }
     }
 
     #[tokio::test]

@@ -144,6 +144,13 @@ impl Kubernetes {
             .or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(watch::keep(self.subject(resource), self.board.clone()))));
     }
 
+    /// Resolves when the watch of that kind stands, or did not come about: a watch that is about to begin is worth waiting for, because
+    /// whoever asks would read everything once more.
+    async fn shown(&self, resource: Resource) {
+        self.attend(resource);
+        self.board.begun(resource).await;
+    }
+
     fn subject(&self, resource: Resource) -> Subject {
         let (connection, namespace) = (self.connection.clone(), self.namespace.clone());
         Subject { connection, namespace, resource, deadline: self.deadline }
@@ -224,11 +231,13 @@ impl List for Kubernetes {
 impl Probe for Kubernetes {
     async fn version(&self, wanted: &RemoteRef) -> Option<String> {
         let (resource, name) = place(&wanted.key);
+        self.shown(resource).await;
         self.board.version(resource, name).filter(|_| wanted.version.is_none())
     }
 
     async fn versions(&self, listing: &Listing) -> Option<BTreeMap<RemoteKey, String>> {
         let (resource, has_names) = searched(listing.path.as_ref().map(RemoteKey::as_str));
+        self.shown(resource).await;
         let objects = self.board.objects(resource).filter(|_| has_names)?;
         Some(tagged(&objects, &listing.tags).filter_map(|(name, mark)| Some((resource.key(name)?, mark.version.clone()))).collect())
     }

@@ -185,13 +185,26 @@ async fn without_the_right_to_list_values_are_read_and_nothing_is_claimed_of_the
     let server = Server::start(|line| if line.contains("/secrets/db ") { secret("db", "7") } else { http(403, "") }).await;
     let store = server.store(None);
     assert!(matches!(read(&*store, "db").await, Reading::Found(_)));
-    while server.asked("/secrets?limit=500") == 0 {
-        tokio::task::yield_now().await;
-    }
     let prober = store.prober().unwrap();
     assert_eq!((prober.version(&wanted("db")).await, prober.versions(&Listing::default()).await), (None, None));
     let fault = store.lister().unwrap().list(None).await.unwrap_err();
     assert_eq!((fault.class, fault.reason), (Class::Denied, Reason::AccessDenied), "{fault}");
+}
+
+#[tokio::test]
+async fn who_asks_for_a_version_before_the_first_list_waits_for_it() {
+    let page = r#"{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"10"},"items":[{"metadata":{"name":"db","resourceVersion":"7"}}]}"#;
+    let server = Server::start(move |line| match line {
+        line if line.contains("watch=true") => "HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n".to_owned(),
+        _ => http(200, page),
+    })
+    .await;
+    let store = server.store(None);
+    let prober = store.prober().unwrap();
+    let configured = Listing { path: RemoteKey::parse(ProviderKind::Kubernetes, "configmap").ok(), ..Listing::default() };
+    assert_eq!(prober.version(&wanted("db")).await.as_deref(), Some("7"));
+    assert_eq!(prober.versions(&configured).await.map(|all| all.len()), Some(1));
+    assert_eq!(server.asked("limit=500"), 2, "one list for each kind");
 }
 
 #[tokio::test]
