@@ -10,7 +10,8 @@ use serde_json::json;
 use keyferry::crd::v1alpha1::ExternalSecret;
 
 use crate::harness::audit::Mark;
-use crate::harness::cluster::{condition_is, reason_of};
+use crate::harness::cluster::{condition_is, message_of, reason_of};
+use crate::harness::plane::self_signed;
 use crate::harness::{Canary, Settings, World};
 use crate::proxy::{Fault, Matcher, Moment, Nth};
 
@@ -129,6 +130,7 @@ async fn secrets_and_configmaps_arrive_when_they_change_and_cost_nothing_while_t
     assert_eq!(reads_of("rest-0"), 0);
 
     credentials_in_secrets(&world, &second).await;
+    client_certificates(&world, &second).await;
     deletions(&world, &second).await;
     denials(&world).await;
     world.finish().await;
@@ -171,6 +173,61 @@ async fn credentials_in_secrets(world: &World, value: &Canary) {
         world.may_vanish(way);
         world.cluster.delete::<ExternalSecret>(way, &DeleteParams::default()).await;
     }
+}
+
+/// A client certificate out of a Secret, past the proxy, which ends TLS: the API server knows the user by it, and their rights decide.
+async fn client_certificates(world: &World, value: &Canary) {
+    let namespace = world.namespace();
+    let name = format!("{namespace}-cert");
+    let good = world.plane.client_certificate(&name);
+    world.source("client", &Canary::plain(good.1.lines().nth(1).expect("a line of a key")));
+    let apply_client = async |(certificate, key): &(String, String)| {
+        let data = json!({"tls.crt": certificate, "tls.key": key});
+        let secret = json!({"kind": "Secret", "metadata": {"name": "client"}, "type": "kubernetes.io/tls", "stringData": data});
+        world.cluster.apply(&secret.to_string()).await;
+    };
+    apply_client(&good).await;
+    let binding = format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: certified}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}}\n\
+         subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {name}}}]"
+    );
+    world.cluster.apply(&binding).await;
+    let server = json!({"url": world.plane.server, "caBundle": STANDARD.encode(&world.plane.ca_pem)});
+    let client = |key: &str| json!({"name": "client", "namespace": namespace, "key": key});
+    let cert = json!({"clientCert": client("tls.crt"), "clientKey": client("tls.key")});
+    let provider = json!({"remoteNamespace": namespace, "server": server, "auth": {"cert": cert}});
+    let spec = json!({"provider": {"kubernetes": provider}, "conditions": [{"namespaces": [namespace]}]});
+    world.cluster.apply(&json!({"kind": "ClusterSecretStore", "metadata": {"name": name}, "spec": spec}).to_string()).await;
+    world.sweep_later(&name);
+    put(world, "certified-source", value).await;
+    let mark = world.audit.mark();
+    let entry = "  data: [{secretKey: k, remoteRef: {key: certified-source, property: value}}]";
+    world.cluster.apply(&object("certified", &format!("{name}, kind: ClusterSecretStore"), entry)).await;
+    world.cluster.ready("certified").await;
+    world.cluster.holds("certified", &[("k", value.bytes())]).await;
+    let users: Vec<_> = world.audit.since(mark).into_iter().filter(|request| request.name == "certified-source").collect();
+    assert!(users.iter().any(|request| request.user == name && request.verb == "get"), "{users:?}");
+
+    // It says the right name, and nobody whom the server believes has signed that.
+    apply_client(&self_signed(&name)).await;
+    let message = world.cluster.store_says(&name, "False", "AccessDenied").await;
+    assert!(message.contains("does not know the credential"), "{message}");
+    let is_denied = |object: &ExternalSecret| reason_of(object, "Fresh", "False") == Some("AccessDenied");
+    world.cluster.external("certified", "to be denied", is_denied).await;
+    apply_client(&good).await;
+    world.cluster.store_says(&name, "True", "Synced").await;
+    let is_fresh = |object: &ExternalSecret| condition_is(object, "Fresh", "True") && condition_is(object, "Ready", "True");
+    world.cluster.external("certified", "to be well again", is_fresh).await;
+
+    world.cluster.delete::<RoleBinding>("certified", &DeleteParams::default()).await;
+    put(world, "certified-source", &world.withheld()).await;
+    let denied = world.cluster.external("certified", "to be denied", is_denied).await;
+    let message = message_of(&denied, "Fresh");
+    assert!(message.contains("let the credential's Role get it"), "{message}");
+    world.cluster.holds("certified", &[("k", value.bytes())]).await;
+    world.may_vanish("certified");
+    world.cluster.delete::<ExternalSecret>("certified", &DeleteParams::default()).await;
 }
 
 /// A source that goes away is noticed at once, keeps the target by default, and takes it along where that is wished for.

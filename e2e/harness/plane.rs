@@ -13,8 +13,11 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use super::suite;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use serde_json::Value;
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use serde_json::{Value, json};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 /// As many as there are cores in the smallest machine: a test mostly waits, a control plane mostly works.
@@ -111,7 +114,7 @@ impl Plane {
         let config = tokio::runtime::Handle::current().block_on(config).expect("KEYFERRY_E2E_KUBECONFIG works");
         let der = config.root_cert.expect("a kubeconfig with its own authority");
         let pem = |der: &Vec<u8>| {
-            let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+            let text = STANDARD.encode(der);
             format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
         };
         Self {
@@ -157,6 +160,23 @@ impl Plane {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
+    /// Certificate and key (PEM) of a user, as the cluster itself gives them: asked for, approved by the admin, signed.
+    pub fn client_certificate(&self, user: &str) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let request = of_user(user).serialize_request(&key).and_then(|request| request.pem()).expect("a request");
+        let spec =
+            json!({"request": STANDARD.encode(request), "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]});
+        let asked =
+            json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": user}, "spec": spec});
+        self.kubectl(&["create", "-f", "-"], &asked.to_string());
+        self.kubectl(&["certificate", "approve", user], "");
+        self.kubectl(&["wait", "csr", user, "--for=jsonpath={.status.certificate}", "--timeout=60s"], "");
+        let base64 = self.kubectl(&["get", "csr", user, "-o=jsonpath={.status.certificate}"], "");
+        self.kubectl(&["delete", "csr", user], "");
+        let pem = STANDARD.decode(base64.trim()).expect("base64");
+        (String::from_utf8(pem).expect("a PEM text"), key.serialize_pem())
+    }
+
     /// SIGKILL for the API server; etcd and the controllers stay.
     pub fn kill_api_server(&self) {
         self.command("kill-apiserver");
@@ -174,6 +194,20 @@ impl Plane {
         let reply = answer(output);
         assert_eq!(reply["ok"], true, "{reply}");
     }
+}
+
+/// A certificate that says it is that user's and that nobody signed but its own key, and the key.
+pub fn self_signed(user: &str) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    (of_user(user).self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+}
+
+fn of_user(user: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, user);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
 }
 
 fn answer(output: &mut impl BufRead) -> Value {

@@ -6,12 +6,14 @@ import (
 )
 
 // controllers that tests need: what makes namespaces, tokens and owned objects
-// live and die, and the workloads that later tests restart.
+// live and die, the workloads that later tests restart, and certificates of
+// clients.
 var controllers = []string{
 	"garbage-collector", "namespace", "serviceaccount", "serviceaccount-token",
 	"root-ca-certificate-publisher", "clusterrole-aggregation", "deployment",
 	"replicaset", "statefulset", "daemonset", "job", "cronjob", "endpointslice",
 	"disruption", "validatingadmissionpolicy-status",
+	"certificatesigningrequest-signing",
 }
 
 func etcdArguments(folder *folder, clientURL, peerURL string) []string {
@@ -37,6 +39,7 @@ func apiserverArguments(options Options, folder *folder, etcdURL string, port in
 		"--service-account-key-file=" + folder.publicKey(),
 		"--service-account-signing-key-file=" + folder.privateKey(),
 		"--token-auth-file=" + folder.tokens(),
+		"--client-ca-file=" + folder.clientCA(),
 		"--service-cluster-ip-range=10.0.0.0/24",
 		"--authorization-mode=RBAC",
 		"--allow-privileged",
@@ -73,6 +76,8 @@ func controllerManagerArguments(options Options, folder *folder, port int) []str
 		"--use-service-account-credentials",
 		"--service-account-private-key-file=" + folder.privateKey(),
 		"--root-ca-file=" + folder.ca(),
+		"--cluster-signing-cert-file=" + folder.clientCA(),
+		"--cluster-signing-key-file=" + folder.clientCAKey(),
 		"--controllers=" + strings.Join(controllers, "-controller,") + "-controller",
 	}
 	if options.EmulatedVersion != "" {

@@ -63,6 +63,19 @@ func TestTheControllerManagerEmulatesTheSameVersion(t *testing.T) {
 	}
 }
 
+func TestWhoSignsCertificatesIsWhoseCertificatesAreBelieved(t *testing.T) {
+	server := apiserverArguments(Options{}, testFolder, "http://e", 1)
+	if !slices.Contains(server, "--client-ca-file=/f/client-ca.crt") {
+		t.Errorf("%q", server)
+	}
+	manager := controllerManagerArguments(Options{}, testFolder, 1)
+	for _, flag := range []string{"--cluster-signing-cert-file=/f/client-ca.crt", "--cluster-signing-key-file=/f/client-ca.key"} {
+		if !slices.Contains(manager, flag) {
+			t.Errorf("%s is missing in %q", flag, manager)
+		}
+	}
+}
+
 func TestEveryControllerCarriesItsSuffix(t *testing.T) {
 	for _, argument := range controllerManagerArguments(Options{}, testFolder, 1) {
 		list, found := strings.CutPrefix(argument, "--controllers=")

@@ -1,17 +1,22 @@
 package supervisor
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // lockName marks a folder as ours: only such a folder, or an empty one, is
@@ -31,6 +36,8 @@ func (f *folder) ca() string              { return filepath.Join(f.certificates(
 func (f *folder) etcdData() string        { return filepath.Join(f.path, "etcd") }
 func (f *folder) privateKey() string      { return filepath.Join(f.path, "serviceaccount.key") }
 func (f *folder) publicKey() string       { return filepath.Join(f.path, "serviceaccount.pub") }
+func (f *folder) clientCA() string        { return filepath.Join(f.path, "client-ca.crt") }
+func (f *folder) clientCAKey() string     { return filepath.Join(f.path, "client-ca.key") }
 func (f *folder) tokens() string          { return filepath.Join(f.path, "tokens.csv") }
 func (f *folder) auditPolicy() string     { return filepath.Join(f.path, "audit-policy.yaml") }
 func (f *folder) auditLog() string        { return filepath.Join(f.path, "audit.log") }
@@ -96,9 +103,15 @@ func (f *folder) writeKeys() error {
 	if err != nil {
 		return err
 	}
+	authority, authorityKey, err := clientAuthority()
+	if err != nil {
+		return err
+	}
 	files := map[string][]byte{
 		f.privateKey():  pemText("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)),
 		f.publicKey():   pemText("PUBLIC KEY", public),
+		f.clientCA():    authority,
+		f.clientCAKey(): authorityKey,
 		f.tokens():      []byte(tokenFile(f.adminToken, f.controllerManagerToken)),
 		f.auditPolicy(): []byte(auditPolicy),
 	}
@@ -108,6 +121,33 @@ func (f *folder) writeKeys() error {
 		}
 	}
 	return nil
+}
+
+// clientAuthority makes what signs the certificates of clients: those that are
+// asked for by a CertificateSigningRequest. Both are PEM.
+func clientAuthority() (certificate, key []byte, err error) {
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "clients of the control plane"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().AddDate(1, 0, 0),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
+	if err != nil {
+		return nil, nil, err
+	}
+	private, err := x509.MarshalECPrivateKey(signer)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pemText("CERTIFICATE", signed), pemText("EC PRIVATE KEY", private), nil
 }
 
 // writeKubeconfigs needs the certificate that the API server made.
