@@ -110,12 +110,16 @@ pub(super) fn refusal(answer: &Answer) -> Failure {
         401 => Failure::Unauthenticated,
         403 => Failure::Denied,
         429 => Failure::Throttled { after: answer.retry_after },
-        410 => Failure::Outdated,
         code @ 300..=399 => Failure::Redirect(code),
         code @ 500..=599 => Failure::Server(code),
         code @ (404 | 200..=299) => Failure::Malformed(code),
         code => Failure::Refused(code),
     }
+}
+
+/// The same of a list or watch, which may have to be begun anew.
+pub(super) fn refusal_of_list(answer: &Answer) -> Failure {
+    if answer.status == 410 { Failure::Outdated } else { refusal(answer) }
 }
 
 /// The object of that name, or the server's own word that there is none.
@@ -220,7 +224,7 @@ pub(super) fn is_allowed(answer: &Answer) -> Result<bool, Failure> {
 /// A page of a list of metadata.
 pub(super) fn page(answer: &Answer) -> Result<Page, Failure> {
     if answer.status != 200 {
-        return Err(refusal(answer));
+        return Err(refusal_of_list(answer));
     }
     let malformed = || Failure::Malformed(200);
     let list: PartialList = serde_json::from_slice(&answer.body).map_err(|_| malformed())?;
@@ -252,8 +256,7 @@ pub(super) fn event(line: &[u8]) -> Result<Event, Failure> {
     let Line { r#type, object } = serde_json::from_slice(line).map_err(|_| malformed())?;
     if r#type == "ERROR" {
         return Err(match object.code {
-            Some(410) => Failure::Outdated,
-            Some(code) => refusal(&Answer { status: code, retry_after: None, body: Zeroizing::default() }),
+            Some(code) => refusal_of_list(&Answer { status: code, retry_after: None, body: Zeroizing::default() }),
             None => malformed(),
         });
     }
@@ -466,6 +469,8 @@ mod tests {
             (429, Failure::Throttled { after: None }),
             (302, Failure::Redirect(302)),
             (400, Failure::Refused(400)),
+            // A list may be too old to be gone on with, an object is not.
+            (410, Failure::Refused(410)),
             (500, Failure::Server(500)),
             (204, Failure::Malformed(204)),
         ];

@@ -17,7 +17,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    answer::{Answer, refusal},
+    answer::{Answer, refusal_of_list},
     failure::Failure,
     kubeconfig,
 };
@@ -106,7 +106,7 @@ impl Connection {
     pub async fn watch(&self, path: &str, until: Instant) -> Result<Lines, Failure> {
         let response = timed(until, self.send(Method::GET, path, View::Metadata, None)).await?;
         if response.status().as_u16() != 200 {
-            return Err(refusal(&timed(until, self.whole(response)).await?));
+            return Err(refusal_of_list(&timed(until, self.whole(response)).await?));
         }
         Ok(Lines { response, buffer: Zeroizing::default(), until })
     }

@@ -36,7 +36,7 @@ pub(super) enum Failure {
     TooLarge,
     #[error("the list does not come to an end within 100000 names")]
     Endless,
-    #[error("the watch is too old to be gone on with")]
+    #[error("the API server has forgotten where the list stood: it is begun anew")]
     Outdated,
     #[error("Kubernetes keeps no older versions of a Secret or ConfigMap: remove version")]
     NoVersions,
