@@ -254,8 +254,5 @@ fn outcome(fault: Option<&Fault>) -> &'static str {
     fault.map_or(Reason::Synced, |fault| fault.reason).as_str()
 }
 
-/// What [`crate::name::ProviderKind::as_str`] can say.
-const PROVIDERS: [&str; 6] = ["vault", "aws", "kubernetes", "file", "env", "fake"];
-
 #[cfg(test)]
 mod tests;

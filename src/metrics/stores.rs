@@ -4,7 +4,7 @@
 //! share one of two. A label and everything under it goes with the last session of its stores.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{Operation, PROVIDERS, latency, outcome, sharing::Sharing, sharing::Tally};
+use super::{Operation, latency, outcome, sharing::Sharing, sharing::Tally};
 use crate::{
     fault::{Fault, Reason},
     name::ProviderKind,
@@ -68,8 +68,15 @@ pub(super) struct Stores {
     waits: Family<StoreLabel, Histogram>,
     most_flying: Family<StoreLabel, Gauge>,
     per_second: Family<StoreLabel, Gauge<f64, AtomicU64>>,
-    /// How many sessions count under each label.
-    users: Arc<Mutex<BTreeMap<Arc<str>, usize>>>,
+    users: Arc<Mutex<BTreeMap<Arc<str>, Users>>>,
+}
+
+/// Who counts under one label.
+#[derive(Debug, Default)]
+struct Users {
+    sessions: usize,
+    /// Of these stores something was counted: what has to go with the last session.
+    providers: BTreeSet<&'static str>,
 }
 
 /// What is counted of one store, and of what all stores share. Cheap to clone.
@@ -122,7 +129,7 @@ impl Stores {
     pub(super) fn of(&self, name: Option<&str>, sharing: Sharing) -> StoreSeries {
         let mut users = self.users();
         let label = label(name, &users);
-        *users.entry(Arc::clone(&label)).or_default() += 1;
+        users.entry(Arc::clone(&label)).or_default().sessions += 1;
         let label = StoreLabel { store: label };
         for gauge in [&self.down, &self.waiting, &self.flying] {
             drop(gauge.get_or_create(&label));
@@ -130,11 +137,11 @@ impl Stores {
         StoreSeries { sharing, place: Arc::new(Place { stores: self.clone(), label }) }
     }
 
-    fn users(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, usize>> {
+    fn users(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Users>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self, label: &StoreLabel) {
+    fn forget(&self, label: &StoreLabel, providers: &BTreeSet<&'static str>) {
         for gauge in [&self.down, &self.waiting, &self.flying, &self.most_flying] {
             gauge.remove(label);
         }
@@ -142,7 +149,7 @@ impl Stores {
             gauge.remove(label);
         }
         self.waits.remove(label);
-        for (provider, operation) in PROVIDERS.iter().flat_map(|provider| Operation::ALL.map(|operation| (*provider, operation.as_str()))) {
+        for (provider, operation) in providers.iter().flat_map(|provider| Operation::ALL.map(|operation| (*provider, operation.as_str()))) {
             let store = || Arc::clone(&label.store);
             self.call_seconds.remove(&LatencyLabels { provider, store: store(), operation });
             for reason in Reason::ALL {
@@ -152,7 +159,7 @@ impl Stores {
     }
 }
 
-fn label(name: Option<&str>, users: &BTreeMap<Arc<str>, usize>) -> Arc<str> {
+fn label(name: Option<&str>, users: &BTreeMap<Arc<str>, Users>) -> Arc<str> {
     let Some(name) = name else { return NAMESPACED.into() };
     if let Some((label, _)) = users.get_key_value(name) {
         return Arc::clone(label);
@@ -172,6 +179,9 @@ impl StoreSeries {
     pub fn called(&self, provider: ProviderKind, operation: Operation, fault: Option<&Fault>, took: Duration) {
         let Place { stores, label } = &*self.place;
         let (provider, operation, store) = (provider.as_str(), operation.as_str(), || Arc::clone(&label.store));
+        if let Some(users) = stores.users().get_mut(&label.store) {
+            users.providers.insert(provider);
+        }
         stores.calls.get_or_create(&CallLabels { provider, store: store(), operation, outcome: outcome(fault) }).inc();
         stores.call_seconds.get_or_create(&LatencyLabels { provider, store: store(), operation }).observe(took.as_secs_f64());
         if fault.is_none() && is_name(&label.store) {
@@ -225,10 +235,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut users = self.stores.users();
         let Some(left) = users.get_mut(&self.label.store) else { return };
-        *left -= 1;
-        if *left == 0 {
+        left.sessions -= 1;
+        if left.sessions == 0 {
+            let providers = std::mem::take(&mut left.providers);
             users.remove(&self.label.store);
-            self.stores.forget(&self.label);
+            self.stores.forget(&self.label, &providers);
         }
     }
 }
@@ -287,6 +298,8 @@ mod tests {
         for series in [&gone, &stays] {
             work(series);
         }
+        // Its block was another one before.
+        gone.called(ProviderKind::EnvNested, Operation::Check, None, Duration::ZERO);
         let (down, flying, waiting) = (gone.down(), gone.flying(), stays.waiting());
         let page = metrics.render();
         for line in [
