@@ -103,7 +103,7 @@ mod tests {
     use tracing::Level;
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use super::{LogFormat, check_filter, lines, most_verbose};
+    use super::{LogFormat, Metrics, check_filter, install_panic_hook, lines, most_verbose};
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -155,6 +155,21 @@ mod tests {
         let shown = logged(LogFormat::Json, "info", || tracing::info!(target: "keyferry", object = "a/b", "ready"));
         let line: serde_json::Value = serde_json::from_str(shown.trim()).unwrap();
         assert_eq!((line["level"].as_str(), line["message"].as_str(), line["object"].as_str()), (Some("INFO"), Some("ready"), Some("a/b")));
+    }
+
+    #[test]
+    fn a_panic_is_counted_and_tells_its_place_and_never_its_message() {
+        let (metrics, before) = (Metrics::new(), std::panic::take_hook());
+        install_panic_hook(metrics.clone());
+        let shown = logged(LogFormat::Text, "info", || {
+            assert!(std::panic::catch_unwind(|| panic!("hunter2")).is_err());
+        });
+        std::panic::set_hook(before);
+        assert!(shown.contains("src/telemetry.rs") && !shown.contains("hunter2"), "{shown}");
+        // The hook is that of the whole process: another test may have panicked on purpose meanwhile.
+        let page = metrics.render();
+        let counted = page.lines().find_map(|line| line.strip_prefix("keyferry_panics_total ")).unwrap();
+        assert_ne!(counted, "0");
     }
 
     #[test]
