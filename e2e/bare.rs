@@ -1,6 +1,6 @@
 //! The bare client: what a program without any of our code needs for the same work. It shares nothing with `src/`.
 //!
-//! `bare TASK.json` does one task and prints `{"each_ms": […]}` or `{"items": N}`. `sync`: read a value from OpenBao, POST the Secret,
+//! `bare TASK.json` does one task and prints `{"each_ms": […], "processor_s": …}` or `{"items": N}`. `sync`: read a value from OpenBao, POST the Secret,
 //! merge-patch the status; the two necessary writes and nothing else. `list`: read all pages of some lists, at the same time.
 #![allow(
     clippy::unwrap_used,
@@ -54,7 +54,8 @@ async fn main() {
     let path = std::env::args().nth(1).expect("a file with the task");
     let task: Task = serde_json::from_str(&std::fs::read_to_string(path).expect("the task")).expect("a task");
     if let Some(sync) = &task.sync {
-        println!("{}", json!({ "each_ms": synced(&task, sync).await }));
+        let each = synced(&task, sync).await;
+        println!("{}", json!({ "each_ms": each, "processor_s": processor_seconds() }));
     } else {
         println!("{}", json!({ "items": listed(&task).await }));
     }
@@ -66,6 +67,13 @@ impl Server {
         let builder = Client::builder().tls_certs_only(authorities).no_proxy().http1_only();
         builder.user_agent("keyferry-bench-bare").build().expect("a client")
     }
+}
+
+/// Processor time of this process so far, of user and kernel: Linux counts hundredths for everybody.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
 /// Milliseconds of each, in the order of their ends.

@@ -27,6 +27,7 @@ mod proxy;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use futures::FutureExt;
 
@@ -36,14 +37,16 @@ use bench::{objects, table::Table};
 
 /// Groups of rows, in this order; `KEYFERRY_BENCH_ROWS=cold,hang` measures some of them.
 const GROUPS: [&str; 6] = ["cold", "refresh", "held", "fan-out", "hang", "hit"];
-/// A part of `cold`, for whoever works on it: measured only when it is named.
-const PARTS: [&str; 1] = ["memory"];
+/// Parts of `cold` and `refresh`, for whoever works on them: measured only when they are named.
+const PARTS: [&str; 3] = ["sync", "memory", "soak"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
     let setting = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let size = if setting("KEYFERRY_BENCH_QUICK").is_some() { Size::QUICK } else { Size::FULL };
+    let soak = setting("KEYFERRY_BENCH_SOAK").map(|seconds| seconds.parse().expect("SOAK is a number of seconds"));
+    let size = Size { flat: soak.map_or(size.flat, Duration::from_secs), ..size };
     let wanted = setting("KEYFERRY_BENCH_ROWS").unwrap_or_else(|| GROUPS.join(","));
     let bare = setting("KEYFERRY_BENCH_BARE").expect("KEYFERRY_BENCH_BARE names the bare client: run `make bench`");
     let groups: Vec<&str> = wanted.split(',').collect();
@@ -73,6 +76,8 @@ async fn main() -> ExitCode {
 async fn measure(group: &str, scene: &Scene, table: &mut Table, size: &Size) {
     match group {
         "cold" => rows::cold::measure(scene, table, size).await,
+        "sync" => drop(rows::cold::beside_bare(scene, table, size).await),
+        "soak" => rows::refresh::soak(scene, table, size).await,
         "memory" => rows::cold::memory_only(scene, table, size).await,
         "refresh" => rows::refresh::measure(scene, table, size).await,
         "held" => rows::held::measure(scene, table, size).await,

@@ -17,6 +17,7 @@ use tokio::process::Command;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use keyferry::cluster::lease::CAUGHT_UP_ANNOTATION;
 use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret};
 
 use super::objects::Many;
@@ -49,6 +50,15 @@ pub struct Scene {
     bare: String,
     account: String,
     folder: TempDir,
+}
+
+/// What the bare client needed.
+pub struct Bare {
+    /// From the start of its process to the last status.
+    pub seconds: f64,
+    /// Milliseconds of each object.
+    pub each: Vec<f64>,
+    pub processor: f64,
 }
 
 /// One namespace with a store over the shared OpenBao, behind a proxy of its own.
@@ -138,6 +148,13 @@ impl Scene {
         Program::start(self.folder(), Some(root))
     }
 
+    /// Until when the operator that was killed a moment ago had looked at everything that was due, as its Lease says.
+    pub async fn caught_up(&self) -> Option<Timestamp> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "keyferry-system");
+        let lease = leases.get("keyferry").await.expect("a Lease");
+        lease.metadata.annotations?.get(CAUGHT_UP_ANNOTATION)?.parse().ok()
+    }
+
     /// The operator that was killed a moment ago.
     pub fn same_operator(&self) -> Program {
         Program::start(self.folder(), None)
@@ -188,8 +205,8 @@ impl Scene {
         }
     }
 
-    /// Does the objects' work with the bare client: seconds from the start of its process to the last status, and milliseconds of each.
-    pub async fn bare_sync(&self, stage: &Stage, many: &Many, in_flight: usize) -> (f64, Vec<f64>) {
+    /// Does the objects' work with the bare client.
+    pub async fn bare_sync(&self, stage: &Stage, many: &Many, in_flight: usize) -> Bare {
         let mark = self.audit.mark();
         let vault = json!({ "url": stage.proxy.url(), "ca": stage.proxy.ca_pem(), "token": self.token });
         let sync = json!({ "namespace": stage.cluster.namespace, "names": many.names(), "in_flight": in_flight });
@@ -197,7 +214,7 @@ impl Scene {
         let each = said["each_ms"].as_array().expect("times").iter().map(|time| time.as_f64().expect("a time")).collect();
         let statuses = self.audit.since(mark);
         let last = statuses.iter().filter(|request| is_status(request, &stage.cluster.namespace)).map(|request| request.at).max();
-        (seconds(started, last.expect("statuses")), each)
+        Bare { seconds: seconds(started, last.expect("statuses")), each, processor: said["processor_s"].as_f64().expect("a time") }
     }
 
     /// Seconds that the bare client's whole process takes to list these paths, and the items.
@@ -266,6 +283,12 @@ impl Stage {
     pub fn mend(&mut self, broken: &Rule) {
         broken.withdraw();
         self.latency = delayed(&self.proxy);
+    }
+
+    /// The UID of its store.
+    pub async fn store_uid(&self) -> String {
+        let stores = Api::<ClusterSecretStore>::all(self.cluster.client.clone());
+        stores.get(&self.store).await.expect("the store").metadata.uid.expect("a UID")
     }
 
     /// The Secret's UID of every target.

@@ -8,7 +8,7 @@ pub mod check;
 pub mod due;
 pub mod duration;
 mod ledger;
-mod slots;
+pub mod slots;
 #[cfg(test)]
 mod tests;
 mod timings;

@@ -45,9 +45,9 @@ pub async fn measure(scene: &Scene, table: &mut Table, size: &Size) {
 /// Milliseconds of the bare client for one object after the other; no operator runs.
 async fn bare_unit(scene: &Scene, stage: &Stage, size: &Size) -> Vec<f64> {
     let many = stage.create("1h", "b", size.news).await;
-    let (_, each) = scene.bare_sync(stage, &many, 1).await;
+    let bare = scene.bare_sync(stage, &many, 1).await;
     scene::clear_only(&stage.cluster, "b-").await;
-    each
+    bare.each
 }
 
 async fn no_op(scene: &Scene, table: &mut Table, stage: &Stage, size: &Size) {
@@ -97,12 +97,29 @@ async fn until(stage: &Stage, names: &[String], began: Instant, status: &str, re
     }
 }
 
+/// Only the memory of an operator whose objects refresh, for as long as it is to be watched.
+pub async fn soak(scene: &Scene, table: &mut Table, size: &Size) {
+    let stage = scene.stage().await;
+    let program = scene.operator().await;
+    let mark = scene.audit.mark();
+    let many = stage.create(INTERVAL, "o", size.objects).await;
+    scene.all_ready(&stage.cluster, mark, &many.names()).await;
+    flat(table, &program, size).await;
+    program.kill();
+    stage.leave().await;
+}
+
 async fn flat(table: &mut Table, program: &Program, size: &Size) {
     pause(Duration::from_secs(10)).await;
-    let before = program.memory().settled;
-    pause(size.flat).await;
-    let after = program.memory().settled;
-    let figure = format!("{before:.1} MiB, {after:.1} MiB {} s later", size.flat.as_secs());
+    let mut seen = Vec::new();
+    for _ in 0..size.flat.as_secs().max(5) {
+        pause(Duration::from_secs(1)).await;
+        seen.push(program.memory().settled);
+    }
+    let fifth = seen.len() / 5;
+    let (before, after) = (median(&seen[..fifth]), median(&seen[seen.len() - fifth..]));
+    let seconds = seen.len();
+    let figure = format!("{before:.1} MiB in the first fifth of {seconds} s, {after:.1} in the last, never above {:.1}", most(&seen));
     // As much as an allocator's own noise.
     table.enter("anonymous memory while refreshing", "flat", figure, after <= before + 0.5);
 }
