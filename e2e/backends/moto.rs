@@ -156,8 +156,8 @@ mod tests {
         let read = async || client.try_call(SECRETS, "GetSecretValue", &json!({ "SecretId": "db" })).await;
         let get = || Matcher::any().verb("GetSecretValue");
 
-        let throttled = Answer::aws(400, "ThrottlingException", "Rate exceeded").header("retry-after", "3");
-        let rule = proxy.on(get(), Nth::only(2), Fault::answer(throttled));
+        let busy = Answer::aws(400, "ThrottlingException", "Rate exceeded").header("retry-after", "3");
+        let rule = proxy.on(get(), Nth::only(2), Fault::answer(busy));
         let dropped = proxy.on(get(), Nth::only(3), Fault::drop(Moment::BeforeCommit));
         let cut = proxy.on(get(), Nth::only(4), Fault::truncate(10));
         assert_eq!(read().await.unwrap().body["SecretString"], "one");
@@ -170,14 +170,14 @@ mod tests {
 
         client.call(Service::Ssm, "GetParameters", &json!({ "Names": ["/app/size"] })).await.expect_success("parameters");
         client.in_region("us-east-1").call(Service::Ssm, "GetParameter", &json!({ "Name": "/app/none" })).await;
-        let role = json!({ "RoleArn": "arn:aws:iam::123456789012:role/reader", "RoleSessionName": "test" });
-        let refused = Answer::aws_form(403, "AccessDenied", "no");
-        let sts = proxy.on(Matcher::any().resource("sts"), Nth::only(2), Fault::answer(refused));
-        let assumed = client.call(Service::Sts, "AssumeRole", &role).await;
+        let wish = json!({ "RoleArn": "arn:aws:iam::123456789012:role/reader", "RoleSessionName": "test" });
+        let denial = Answer::aws_form(403, "AccessDenied", "no");
+        let second_login = proxy.on(Matcher::any().resource("sts"), Nth::only(2), Fault::answer(denial));
+        let assumed = client.call(Service::Sts, "AssumeRole", &wish).await;
         assert!(assumed.element("SessionToken").is_some_and(|token| token.len() > 16), "{}", assumed.text);
-        let refused = client.call(Service::Sts, "AssumeRole", &role).await;
+        let refused = client.call(Service::Sts, "AssumeRole", &wish).await;
         assert_eq!((refused.status, refused.element("Code")), (403, Some("AccessDenied")));
-        sts.assert_fired();
+        second_login.assert_fired();
 
         let calls: Vec<_> = proxy.calls().iter().map(|call| format!("{} {:?}", call.operation, call.needles)).collect();
         let expected = [

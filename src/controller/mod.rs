@@ -4,6 +4,7 @@
 
 pub mod memory;
 mod objects;
+mod queue;
 mod reconcile;
 mod rooms;
 mod stores;
@@ -11,22 +12,14 @@ mod triggers;
 
 use std::{
     collections::BTreeSet,
-    convert::Infallible,
-    fmt,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::OptionFuture};
+use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::{
-    Controller,
-    controller::{self, Action},
-    reflector::{ObjectRef, Store},
-};
-use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::Instant,
@@ -53,7 +46,8 @@ use crate::{
     schedule::{Timings, WallClock},
 };
 use memory::Memories;
-use objects::{Objects, Trigger, Triggers};
+use objects::{Objects, Trigger};
+use queue::Action;
 use rooms::Rooms;
 use stores::{StoreMemories, StoreTrigger};
 use triggers::Watches;
@@ -217,7 +211,7 @@ pub async fn run(setup: Setup, caught_up: CaughtUp, ready: impl FnOnce() + Send)
     let may_look: MayLook = Arc::new(move || !timings.is_silent(leader.remaining()));
     let poller = tokio::spawn(refresh_run(refresh, poller_stop.clone(), setup.health, may_look));
     let mut waking = tokio::spawn(forward(wakes, context.memories.clone(), context.trigger.clone()));
-    let of_objects = reconciles(Arc::clone(&context), watches.objects, triggers, setup.concurrency, shutdown.clone());
+    let of_objects = queue::run(triggers, usize::from(setup.concurrency), shutdown.clone(), reconciles(Arc::clone(&context)));
     let of_stores = stores::run(context, inbox, shutdown);
     let ended = tokio::select! {
         _ = futures::future::join(of_objects, of_stores) => Ok(()),
@@ -274,40 +268,20 @@ async fn forward(mut wakes: UnboundedReceiver<Wake>, memories: Memories, trigger
     }
 }
 
-async fn reconciles(context: Arc<Context>, objects: Objects, triggers: Triggers, concurrency: u16, shutdown: CancellationToken) {
-    let secrets = objects.secrets.map(|objects| queue(context.clone(), objects, triggers.secrets, concurrency, shutdown.clone()));
-    let parameters = objects.parameters.map(|objects| queue(context, objects, triggers.parameters, concurrency, shutdown));
-    futures::join!(OptionFuture::from(secrets), OptionFuture::from(parameters));
-}
-
-/// The queue of one kind.
-async fn queue<K>(
-    context: Arc<Context>,
-    objects: Store<K>,
-    triggers: UnboundedReceiver<ObjectRef<K>>,
-    concurrency: u16,
-    shutdown: CancellationToken,
-) where
-    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static,
-    SyncObject: From<Arc<K>>,
-{
-    let triggers = futures::stream::unfold(triggers, |mut triggers| async move { triggers.recv().await.map(|object| (object, triggers)) });
-    let config = controller::Config::default().concurrency(concurrency);
-    Controller::for_stream(futures::stream::pending(), objects)
-        .with_config(config)
-        .reconcile_on(triggers)
-        .graceful_shutdown_on(async move { shutdown.cancelled().await })
-        .run(|object, context| guarded(SyncObject::from(object), context), |_, _: &Infallible, _| Action::await_change(), context)
-        .for_each(|_| futures::future::ready(()))
-        .await;
+/// What is done about an object whose turn it is.
+fn reconciles(context: Arc<Context>) -> impl Fn(Arc<ObjectKey>) -> BoxFuture<'static, Action> {
+    move |key| guarded(key, Arc::clone(&context)).boxed()
 }
 
 /// A panic in one reconcile is that object's bug, not the end of the others.
-async fn guarded(object: SyncObject, context: Arc<Context>) -> Result<Action, Infallible> {
-    let key = object.key();
-    let reconcile = AssertUnwindSafe(reconcile::reconcile(object, &context)).catch_unwind().await;
-    Ok(reconcile.unwrap_or_else(|_| {
+async fn guarded(key: Arc<ObjectKey>, context: Arc<Context>) -> Action {
+    let action = match context.objects.get(&key) {
+        Some(object) => AssertUnwindSafe(reconcile::reconcile(object, &key, &context)).catch_unwind().await,
+        None => Ok(Action::await_change()),
+    };
+    context.rooms.gone_by(&key);
+    action.unwrap_or_else(|_| {
         tracing::error!(object = %key, "a reconcile panicked: this is a bug of Keyferry; the object waits for a change");
         Action::await_change()
-    }))
+    })
 }

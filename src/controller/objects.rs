@@ -102,30 +102,18 @@ fn reference<K: kube::Resource<DynamicType = ()>>(key: &ObjectKey) -> ObjectRef<
 
 /// Asks for a reconcile. Cheap to clone.
 #[derive(Clone)]
-pub struct Trigger {
-    secrets: UnboundedSender<ObjectRef<ExternalSecret>>,
-    parameters: UnboundedSender<ObjectRef<ExternalParameter>>,
-}
-
-/// What was asked for.
-pub struct Triggers {
-    pub secrets: UnboundedReceiver<ObjectRef<ExternalSecret>>,
-    pub parameters: UnboundedReceiver<ObjectRef<ExternalParameter>>,
-}
+pub struct Trigger(UnboundedSender<ObjectKey>);
 
 impl Trigger {
+    /// A trigger, and where what it asks for arrives.
     #[must_use]
-    pub fn new() -> (Self, Triggers) {
-        let (secrets, of_secrets) = unbounded_channel();
-        let (parameters, of_parameters) = unbounded_channel();
-        (Self { secrets, parameters }, Triggers { secrets: of_secrets, parameters: of_parameters })
+    pub fn new() -> (Self, UnboundedReceiver<ObjectKey>) {
+        let (sender, receiver) = unbounded_channel();
+        (Self(sender), receiver)
     }
 
     pub fn send(&self, key: &ObjectKey) {
         // A closed channel means that the controller is ending.
-        match key.kind {
-            ObjectKind::ExternalSecret => drop(self.secrets.send(reference(key))),
-            ObjectKind::ExternalParameter => drop(self.parameters.send(reference(key))),
-        }
+        drop(self.0.send(key.clone()));
     }
 }

@@ -1,14 +1,14 @@
 //! One reconcile: the stages in a row, and what the process remembers of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use kube::runtime::controller::Action;
 use tokio::time::Instant;
 
 use super::{
     Context,
     memory::{Blocked, Handled, Memory, Written},
+    queue::Action,
     rooms::Inside,
 };
 use crate::{
@@ -34,16 +34,15 @@ use crate::{
     schedule::due::{Due, Standing, TargetState, due},
 };
 
-/// Who found no room at a store comes back after this, called or not.
-const PARKED: Duration = Duration::from_secs(5);
+/// Who found no room at a store is called when there is; it comes back after this although nobody called.
+const PARKED: Duration = Duration::from_secs(60);
 
 /// Reconciles one object: what the cache shows of it now, up to what its status says of it then.
-pub async fn reconcile(object: SyncObject, context: &Context) -> Action {
-    let key = object.key();
+pub async fn reconcile(object: SyncObject, key: &Arc<ObjectKey>, context: &Context) -> Action {
     let uid = object.metadata().uid.clone().unwrap_or_default();
-    let action = Reconcile::begin(object, &key, context).run().await;
-    if !context.memories.with(&key, &uid, |memory| memory.is_parked) {
-        context.arrivals.note(&key, &context.refresh);
+    let action = Reconcile::begin(object, key, context).run().await;
+    if !context.memories.with(key, &uid, |memory| memory.is_parked) {
+        context.arrivals.note(key, &context.refresh);
     }
     action
 }
@@ -51,7 +50,7 @@ pub async fn reconcile(object: SyncObject, context: &Context) -> Action {
 /// The state of one run: what it began with, and the stage results that later stages and the report share.
 struct Reconcile<'a> {
     context: &'a Context,
-    key: &'a ObjectKey,
+    key: &'a Arc<ObjectKey>,
     object: SyncObject,
     memory: Memory,
     /// The resource version at which a status may be written.
@@ -62,7 +61,7 @@ struct Reconcile<'a> {
 
 impl<'a> Reconcile<'a> {
     /// Takes the wake out of the memory: whoever asks from now on asks again.
-    fn begin(object: SyncObject, key: &'a ObjectKey, context: &'a Context) -> Self {
+    fn begin(object: SyncObject, key: &'a Arc<ObjectKey>, context: &'a Context) -> Self {
         let uid = object.metadata().uid.clone().unwrap_or_default();
         let memory = context.memories.with(key, &uid, |memory| {
             let taken = memory.clone();
@@ -436,7 +435,7 @@ impl<'a> Reconcile<'a> {
                 Some(RegisteredItem { item, session, known, failing })
             })
             .collect();
-        self.context.refresh.register(Registration { object: self.key.clone(), interval: request.interval, items });
+        self.context.refresh.register(Registration { object: ObjectKey::clone(self.key), interval: request.interval, items });
     }
 }
 

@@ -121,15 +121,15 @@ impl Admin {
         let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         headers.insert(HOST, value(host));
         headers.insert("x-amz-date", value(&time));
-        if let Some(token) = &self.key.session_token {
+        if let Some(token) = &self.key.token {
             headers.insert("x-amz-security-token", value(token));
         }
         let mut signed_headers: Vec<String> = headers.keys().map(|name| name.as_str().to_owned()).collect();
         signed_headers.sort();
         let scope = Scope { date: time[..8].to_owned(), region: self.region.clone(), service: service.name().to_owned() };
         let request = Signed { method: "POST", path: "/", query: "", headers: &headers, body };
-        let signature = signature(&self.key.secret_key, &scope, &time, &signed_headers, &request);
-        let claim = Claim { access_key: self.key.access_key.clone(), scope, signed_headers, signature };
+        let signature = signature(&self.key.secret, &scope, &time, &signed_headers, &request);
+        let claim = Claim { access_key: self.key.id.clone(), scope, signed_headers, signature };
         headers.insert(AUTHORIZATION, value(&claim.to_string()));
         headers
     }

@@ -12,16 +12,17 @@ pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// Who signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    pub access_key: String,
-    pub secret_key: String,
+    /// The access key: no secret.
+    pub id: String,
+    pub secret: String,
     /// Of a session of a role; none for a user.
-    pub session_token: Option<String>,
+    pub token: Option<String>,
 }
 
 impl Key {
     /// A user's.
-    pub fn user(access_key: &str, secret_key: &str) -> Self {
-        Self { access_key: access_key.to_owned(), secret_key: secret_key.to_owned(), session_token: None }
+    pub fn user(id: &str, secret: &str) -> Self {
+        Self { id: id.to_owned(), secret: secret.to_owned(), token: None }
     }
 }
 
@@ -84,10 +85,10 @@ pub struct Signed<'a> {
 }
 
 /// The signature that a request with these signed headers must have; `time` is that of `X-Amz-Date`.
-pub fn signature(secret_key: &str, scope: &Scope, time: &str, signed_headers: &[String], request: &Signed<'_>) -> String {
+pub fn signature(secret: &str, scope: &Scope, time: &str, signed_headers: &[String], request: &Signed<'_>) -> String {
     let canonical = canonical(signed_headers, request);
     let to_sign = format!("{ALGORITHM}\n{time}\n{}\n{}", scope.text(), hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()));
-    let mut key = format!("AWS4{secret_key}").into_bytes();
+    let mut key = format!("AWS4{secret}").into_bytes();
     for part in [scope.date.as_str(), &scope.region, &scope.service, "aws4_request"] {
         key = mac(&key, part);
     }
