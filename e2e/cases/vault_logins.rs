@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret};
 
 use crate::backends::openbao::OpenBao;
-use crate::harness::{Canary, VaultStore, World};
-use crate::proxy::Matcher;
+use crate::harness::{Canary, Login, VaultStore, World, login};
+use crate::proxy::{ClientIdentity, Matcher, Options, Proxy};
 
 const POLICY: &str = r#"path "secret/*" { capabilities = ["read", "list"] }"#;
 
@@ -80,13 +80,16 @@ async fn issuer(world: &World) -> String {
 }
 
 /// Mounts every method and lets one identity in by each; its policy is `app`.
-async fn open_doors(world: &World, bao: &OpenBao, certificate: &str) {
+async fn open_doors(world: &World, bao: &OpenBao, authority: &str) {
     let namespace = world.namespace();
     bao.write_policy("app", POLICY).await;
     for method in ["approle", "kubernetes", "jwt", "userpass", "cert"] {
         put(bao, &format!("sys/auth/{method}"), json!({ "type": method })).await;
     }
-    put(bao, "auth/approle/role/app", json!({"token_policies": ["app"], "token_ttl": "1h"})).await;
+    put(bao, "sys/auth/team/role", json!({ "type": "approle" })).await;
+    for mount in ["approle", "team/role"] {
+        put(bao, &format!("auth/{mount}/role/app"), json!({"token_policies": ["app"], "token_ttl": "1h"})).await;
+    }
     let reviewer = reviewer_token(world).await;
     let config = json!({
         "kubernetes_host": world.plane.server, "kubernetes_ca_cert": world.plane.ca_pem,
@@ -107,7 +110,7 @@ async fn open_doors(world: &World, bao: &OpenBao, certificate: &str) {
         json!({"role_type": "jwt", "bound_audiences": ["bao"], "user_claim": "sub", "bound_subject": subject, "token_policies": ["app"]});
     put(bao, "auth/jwt/role/app", role).await;
     put(bao, "auth/userpass/users/joe", json!({"password": "pass word 0123456789", "token_policies": ["app"]})).await;
-    put(bao, "auth/cert/certs/web", json!({"certificate": certificate, "token_policies": ["app"]})).await;
+    put(bao, "auth/cert/certs/web", json!({"certificate": authority, "token_policies": ["app"]})).await;
     put(bao, "sys/namespaces/team", json!({})).await;
     put(bao, "team/sys/mounts/secret", json!({"type": "kv", "options": {"version": "2"}})).await;
     put(bao, "team/sys/auth/userpass", json!({"type": "userpass"})).await;
@@ -115,14 +118,18 @@ async fn open_doors(world: &World, bao: &OpenBao, certificate: &str) {
     put(bao, "team/auth/userpass/users/joe", json!({"password": "pass word 0123456789", "token_policies": ["app"]})).await;
 }
 
-/// A client's certificate that is its own authority, and its key.
-fn client_certificate() -> (String, String) {
+/// A client's certificate, its key and its authority.
+fn client_identity() -> ClientIdentity {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "clients");
+    let authority = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().expect("a key")).expect("an authority");
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(vec!["web.example.com".to_owned()]).expect("a name");
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.distinguished_name.push(rcgen::DnType::CommonName, "web");
-    (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+    let certificate = params.signed_by(&key, &authority).expect("a certificate");
+    ClientIdentity { authority: authority.pem(), certificate: certificate.pem(), key: key.serialize_pem() }
 }
 
 /// A ClusterSecretStore with that `auth` and further lines of its block, and an object that reads `app/db` by it.
@@ -161,9 +168,22 @@ fn logins(vault: &VaultStore, mount: &str) -> usize {
     vault.proxy.count(&Matcher::any().resource_prefix(&format!("auth/{mount}/login")))
 }
 
-async fn secret_id(bao: &OpenBao) -> String {
-    let answer = put(bao, "auth/approle/role/app/secret-id", json!({})).await;
+async fn secret_id(bao: &OpenBao, mount: &str) -> String {
+    let answer = put(bao, &format!("auth/{mount}/role/app/secret-id"), json!({})).await;
     answer["data"]["secret_id"].as_str().expect("a secret id").to_owned()
+}
+
+async fn role_id(bao: &OpenBao, mount: &str) -> String {
+    let answer = bao.call(Method::GET, &format!("auth/{mount}/role/app/role-id"), None).await;
+    answer.body["data"]["role_id"].as_str().expect("an id").to_owned()
+}
+
+/// A token of the account that consents, as somebody may keep it in a Secret.
+async fn minted(world: &World, audience: &str) -> String {
+    let accounts: Api<ServiceAccount> = world.cluster.api();
+    let spec = TokenRequestSpec { audiences: vec![audience.to_owned()], ..TokenRequestSpec::default() };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    accounts.create_token_request("vault-login", &PostParams::default(), &request).await.expect("a token").status.expect("a token").token
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,16 +194,22 @@ async fn a_real_server_lets_in_by_every_method_and_is_asked_once_for_each_store(
     let (value, elsewhere) = (world.canary(), world.canary());
     vault.kv().put("app/db", &json!({"v": value.text})).await;
     world.cluster.apply(&accounts(&namespace)).await;
-    let (certificate, key) = client_certificate();
-    open_doors(&world, bao, &certificate).await;
+    let client = client_identity();
+    open_doors(&world, bao, &client.authority).await;
+    let certified = Proxy::start(bao.url(), bao.ca_pem(), Options::vault().client(client.clone()));
     put(bao, "team/secret/data/app/db", json!({"data": {"v": elsewhere.text}})).await;
 
-    let role_id =
-        bao.call(Method::GET, "auth/approle/role/app/role-id", None).await.body["data"]["role_id"].as_str().expect("an id").to_owned();
-    write_source(&world, "app-role", &[("roleId", &role_id), ("secretId", &secret_id(bao).await)]).await;
+    let role = role_id(bao, "approle").await;
+    let secret_ids = [secret_id(bao, "approle").await, "00000000-wrong-0000".to_owned(), secret_id(bao, "approle").await];
+    let (team_role, team_secret_id) = (role_id(bao, "team/role").await, secret_id(bao, "team/role").await);
+    let kept = [minted(&world, "vault").await, minted(&world, "bao").await];
+    write_source(&world, "app-role", &[("roleId", &role), ("secretId", &secret_ids[0])]).await;
+    write_source(&world, "team-role", &[("secretId", &team_secret_id)]).await;
+    write_source(&world, "kept", &[("vault", &kept[0]), ("token", &kept[1])]).await;
     write_source(&world, "joe", &[("password", "pass word 0123456789")]).await;
-    world.source("web", &Canary::plain(key.lines().nth(1).expect("a line of a key")));
-    let tls = json!({"kind": "Secret", "metadata": {"name": "web"}, "type": "kubernetes.io/tls", "stringData": {"tls.crt": certificate, "tls.key": key}});
+    world.source("web", &Canary::plain(client.key.lines().nth(1).expect("a line of a key")));
+    let tls = json!({"tls.crt": client.certificate, "tls.key": client.key});
+    let tls = json!({"kind": "Secret", "metadata": {"name": "web"}, "type": "kubernetes.io/tls", "stringData": tls});
     world.cluster.apply(&tls.to_string()).await;
     let authority = json!({"kind": "ConfigMap", "metadata": {"name": "authority"}, "data": {"ca.crt": proxy.ca_pem()}});
     world.cluster.apply(&authority.to_string()).await;
@@ -195,26 +221,31 @@ async fn a_real_server_lets_in_by_every_method_and_is_asked_once_for_each_store(
     let app_role = json!({"appRole": {"roleRef": here("app-role"), "secretRef": here("app-role")}});
     let config_map = json!({"caProvider": {"type": "ConfigMap", "name": "authority", "namespace": namespace}});
     store(&world, "approle", server, ca, &app_role, config_map).await;
+    let team_role_auth = json!({"appRole": {"path": "team/role", "roleId": team_role, "secretRef": here("team-role")}});
+    store(&world, "mounted", server, ca, &team_role_auth, json!({})).await;
     store(&world, "kubernetes", server, ca, &kubernetes("app", here("vault-login")), json!({})).await;
     let jwt = json!({"jwt": {"role": "app", "kubernetesServiceAccountToken": {"serviceAccountRef": account("vault-login", "bao")}}});
     store(&world, "jwt", server, ca, &jwt, json!({})).await;
+    let kept_token = json!({"name": "kept", "key": "vault", "namespace": namespace});
+    store(&world, "reviewed", server, ca, &json!({"kubernetes": {"role": "app", "secretRef": kept_token}}), json!({})).await;
+    store(&world, "signed", server, ca, &json!({"jwt": {"role": "app", "secretRef": here("kept")}}), json!({})).await;
     let joe = json!({"userPass": {"username": "joe", "secretRef": here("joe")}});
     store(&world, "userpass", server, ca, &joe, json!({})).await;
     store(&world, "namespace", server, ca, &joe, json!({"namespace": "team"})).await;
-    // Past the proxy, which ends TLS.
     let cert = json!({"cert": {"clientCert": here("web"), "secretRef": here("web"), "vaultRole": "web"}});
-    store(&world, "cert", bao.url(), bao.ca_pem(), &cert, json!({})).await;
+    store(&world, "cert", certified.url(), certified.ca_pem(), &cert, json!({})).await;
     for number in 0..10 {
         object(&world, &format!("crowd{number}"), "approle", "app/db").await;
     }
-    for name in ["approle", "kubernetes", "jwt", "userpass", "cert", "crowd0", "crowd9"] {
+    for name in ["approle", "mounted", "kubernetes", "reviewed", "jwt", "signed", "userpass", "cert", "crowd0", "crowd9"] {
         world.cluster.ready(name).await;
         world.cluster.holds(name, &[("v", value.bytes())]).await;
     }
     world.cluster.ready("namespace").await;
     world.cluster.holds("namespace", &[("v", elsewhere.bytes())]).await;
-    let asked = ["approle", "kubernetes", "jwt"].map(|mount| logins(&vault, mount));
-    assert_eq!((asked, logins(&vault, "userpass")), ([1, 1, 1], 2), "one for each store");
+    let asked = ["approle", "team/role", "kubernetes", "jwt", "userpass"].map(|mount| logins(&vault, mount));
+    assert_eq!(asked, [1, 1, 2, 2, 2], "one for each store");
+    assert_eq!(certified.count(&Matcher::any().resource("auth/cert/login")), 1);
     let tokens = world.audit.of_operator(world.began).into_iter().filter(|request| request.resource == "serviceaccounts/token").count();
     assert_eq!(tokens, 2);
 
@@ -231,15 +262,36 @@ async fn a_real_server_lets_in_by_every_method_and_is_asked_once_for_each_store(
 
     // Another credential is another session: the wrong one is refused, the right one serves again.
     vault.kv().put("app/db", &json!({"v": value.text, "w": 1})).await;
-    write_source(&world, "app-role", &[("roleId", &role_id), ("secretId", "00000000-wrong-0000")]).await;
+    write_source(&world, "app-role", &[("roleId", &role), ("secretId", &secret_ids[1])]).await;
     let denied = |object: &ExternalSecret| crate::harness::cluster::reason_of(object, "Fresh", "False") == Some("AccessDenied");
     let object = world.cluster.external("approle", "to be denied", denied).await;
     let message = crate::harness::cluster::message_of(&object, "Fresh");
     assert!(message.contains("provider.vault.auth.appRole"), "{message}");
     world.cluster.holds("approle", &[("v", value.bytes())]).await;
-    write_source(&world, "app-role", &[("roleId", &role_id), ("secretId", &secret_id(bao).await)]).await;
+    write_source(&world, "app-role", &[("roleId", &role), ("secretId", &secret_ids[2])]).await;
     let fresh = |object: &ExternalSecret| !crate::harness::cluster::condition_is(object, "Fresh", "False");
     world.cluster.external("approle", "to be Fresh again", fresh).await;
+
+    // What each login carried, and that nothing else logged in.
+    let subject = format!("system:serviceaccount:{namespace}:vault-login");
+    let of_account = |method: &str, role: &str, audience: &str| {
+        Login::at(&format!("auth/{method}/login")).text("role", role).token("jwt", &subject, &[audience], 600)
+    };
+    let of_role = |mount: &str, role: &str, id: &str| Login::at(&format!("auth/{mount}/login")).text("role_id", role).text("secret_id", id);
+    let of_joe = Login::at("auth/userpass/login/joe").text("password", "pass word 0123456789");
+    let mut expected: Vec<Login> = secret_ids.iter().map(|id| of_role("approle", &role, id)).collect();
+    expected.push(of_role("team/role", &team_role, &team_secret_id));
+    expected.extend([
+        of_account("kubernetes", "app", "vault"),
+        of_account("kubernetes", "other", "vault"),
+        of_account("jwt", "app", "bao"),
+    ]);
+    expected.push(Login::at("auth/kubernetes/login").text("role", "app").text("jwt", &kept[0]));
+    expected.push(Login::at("auth/jwt/login").text("role", "app").text("jwt", &kept[1]));
+    expected.extend([of_joe.clone(), of_joe.of_namespace("team")]);
+    assert_eq!(login::compare(&proxy.calls(), &expected), [""; 0]);
+    let of_web = Login::at("auth/cert/login").text("name", "web").by_certificate();
+    assert_eq!(login::compare(&certified.calls(), &[of_web]), [""; 0]);
 
     // What is refused is tried again, by its object and by the check of its store.
     let stores: Api<ClusterSecretStore> = Api::all(world.cluster.client.clone());

@@ -15,6 +15,7 @@
 //! - `plane`: the control planes with `config/default` installed. Operators serve a whole cluster, so a test has one to itself.
 //! - `operator`: the process: start, kill, restart, stop, its pages, its log (at trace, searched by the oracles).
 //! - `world.proxy`: the fault proxy between the operator and the API server; `world.vault()` has its own before OpenBao.
+//! - `login`: what a login to Vault must carry, compared with what a proxy saw.
 //! - `cluster`: the admin: apply, patch, delete, wait. `audit`: what the API server counted. `history`: every state of every target.
 //! - `oracle`: what is checked by `finish`: no value outside its target, no panic, no request outside RBAC, no work at rest, no
 //!   target that was wrongly missing, empty or mixed, no status that misleads. Declare what a test means to do (`may_vanish`,
@@ -25,6 +26,7 @@ pub mod canary;
 pub mod cluster;
 pub mod history;
 pub mod kstatus;
+pub mod login;
 pub mod operator;
 pub mod oracle;
 pub mod plane;
@@ -38,6 +40,7 @@ pub mod world;
 
 pub use canary::Canary;
 pub use cluster::Cluster;
+pub use login::Login;
 pub use operator::Settings;
 pub use store::FileStore;
 pub use vault::VaultStore;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use keyferry::crd::v1alpha1::ExternalSecret;
@@ -12,7 +12,8 @@ use keyferry::crd::v1alpha1::ExternalSecret;
 use super::audit::Request;
 use super::history::{Sight, faults};
 use super::kstatus::{Verdict, verdict};
-use super::{Canary, World, oracle};
+use super::{Canary, Login, World, login, oracle};
+use crate::proxy::{Call, Operation, Submission};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -196,6 +197,89 @@ fn a_status_that_misleads_is_seen() {
     assert_eq!(oracle::untruths(&both, Some(&keys)).len(), 1, "Ready, and Failed for tools");
     let vague = object(json!({ "observedGeneration": 2 }));
     assert_eq!(oracle::untruths(&vague, Some(&keys)).len(), 1, "Current for tools, and nothing said");
+}
+
+/// A JWT of these claims.
+fn jwt(claims: &Value) -> String {
+    format!("e30.{}.c2lnbmF0dXJl", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+/// A login as a proxy would have seen it.
+fn login_call(path: &str, body: &Value) -> Call {
+    Call {
+        id: 0,
+        at: std::time::Instant::now(),
+        wall: std::time::SystemTime::now(),
+        connection: 1,
+        operation: Operation { verb: "write".to_owned(), resource: path.to_owned(), ..Operation::default() },
+        path_and_query: format!("/v1/{path}"),
+        user_agent: concat!("keyferry/", env!("CARGO_PKG_VERSION")).to_owned(),
+        needles: Vec::new(),
+        credentials: Vec::new(),
+        shows_certificate: false,
+        submission: Submission::of(body.to_string().as_bytes()),
+        fault: None,
+        upstream: Some(200),
+        status: Some(200),
+        is_open: false,
+    }
+}
+
+#[test]
+fn a_login_with_one_wrong_parameter_is_seen_and_its_values_are_not_told() {
+    let path = "auth/kubernetes/login";
+    let claims = json!({"sub": "joe", "aud": ["vault"], "iat": 1000, "exp": 1600});
+    let right = json!({"role": "app", "password": "canary-right", "jwt": jwt(&claims)});
+    let expected = Login::at(path).text("role", "app").text("password", "canary-right").token("jwt", "joe", &["vault"], 600);
+    let with = |member: &str, value: Value| {
+        let mut body = right.clone();
+        body[member] = value;
+        login_call(path, &body)
+    };
+    let claiming = |claim: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[claim] = value;
+        with("jwt", json!(jwt(&claims)))
+    };
+    let call = || login_call(path, &right);
+    assert_eq!(login::compare(&[call()], std::slice::from_ref(&expected)), [""; 0]);
+    let mut less = right.clone();
+    less.as_object_mut().unwrap().remove("role");
+    let operation = |change: fn(&mut Operation)| {
+        let mut operation = call().operation;
+        change(&mut operation);
+        Call { operation, ..call() }
+    };
+    let planted = [
+        (login_call("auth/k8s/login", &right), "another path"),
+        (Call { path_and_query: format!("/v1/{path}?x=1"), ..call() }, "another path"),
+        (operation(|operation| operation.namespace = "team".to_owned()), "another namespace"),
+        (operation(|operation| operation.verb = "read".to_owned()), "no POST"),
+        (Call { credentials: vec!["x-vault-token"], ..call() }, "a header carries"),
+        (Call { user_agent: "curl/8".to_owned(), ..call() }, "user agent"),
+        (Call { shows_certificate: true, ..call() }, "certificate"),
+        (login_call(path, &json!([])), "no JSON object"),
+        (login_call(path, &less), "role is missing"),
+        (with("role", json!("canary-wrong")), "role is missing or another"),
+        (with("password", json!("canary-right ")), "password is missing or another"),
+        (with("password", json!(["canary-right"])), "password is missing or another"),
+        (with("name", json!("canary")), "name does not belong"),
+        (with("jwt", json!("canary.canary.canary")), "jwt is missing or another"),
+        (claiming("sub", json!("canary")), "jwt is missing or another"),
+        (claiming("aud", json!(["vault", "canary"])), "jwt is missing or another"),
+        (claiming("aud", json!([])), "jwt is missing or another"),
+        (claiming("exp", json!(1601)), "jwt is missing or another"),
+        (claiming("exp", Value::Null), "jwt is missing or another"),
+    ];
+    for (call, words) in planted {
+        let complaints = login::compare(&[call], std::slice::from_ref(&expected));
+        // It is another one, and the one that should have come did not.
+        let [strange, missing] = complaints.as_slice() else { panic!("{words}: {complaints:?}") };
+        assert!(strange.contains(words), "{words}: {strange}");
+        assert!(missing.contains("never came") && !complaints.concat().contains("canary"), "{complaints:?}");
+    }
+    assert_eq!(login::compare(&[call()], &[]).len(), 1, "a login that nobody expects");
+    assert_eq!(login::compare(&[], &[expected]).len(), 1, "no login at all");
 }
 
 /// The message with which a world ends.

@@ -30,6 +30,7 @@ use super::ledger::{Call, OpenCall};
 use super::operation::{Dialect, Operation};
 use super::relay;
 use super::rule::Rule;
+use super::submission::Submission;
 use super::{Accepting, Shared};
 
 pub(super) type AnyError = Box<dyn Error + Send + Sync>;
@@ -61,12 +62,16 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
         Accepting::HangTls => hang_tls(tcp, &mut ends).await,
         Accepting::Normally => {
             let acceptor = shared.acceptor.clone();
-            let client = Arc::new(Client { shared, number: open.number, ending, upstream: tokio::sync::Mutex::default() });
+            let client = |shows_certificate| {
+                let upstream = tokio::sync::Mutex::default();
+                Arc::new(Client { shared, number: open.number, shows_certificate, ending, upstream })
+            };
             match acceptor {
-                None => answer_calls(&client, tcp, &mut ends).await,
+                None => answer_calls(&client(false), tcp, &mut ends).await,
                 Some(acceptor) => {
                     if let Ok(tls) = acceptor.accept(tcp).await {
-                        answer_calls(&client, tls, &mut ends).await;
+                        let shows_certificate = tls.get_ref().1.peer_certificates().is_some();
+                        answer_calls(&client(shows_certificate), tls, &mut ends).await;
                     }
                 }
             }
@@ -127,6 +132,7 @@ fn reset(tcp: &TcpStream) {
 struct Client {
     shared: Arc<Shared>,
     number: u64,
+    shows_certificate: bool,
     ending: UnboundedSender<End>,
     upstream: tokio::sync::Mutex<Option<Upstream>>,
 }
@@ -157,12 +163,16 @@ impl Client {
     fn describe(&self, id: usize, head: &Parts, body: &Bytes) -> Call {
         let path_and_query = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let user_agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let operation = Operation::of(self.shared.dialect, head, body);
+        let submission = if operation.is_login() { Submission::of(body) } else { Submission::default() };
         Call {
             id,
             at: Instant::now(),
             wall: SystemTime::now(),
             connection: self.number,
-            operation: Operation::of(self.shared.dialect, head, body),
+            operation,
+            submission,
+            shows_certificate: self.shows_certificate,
             user_agent: user_agent.unwrap_or_default().to_owned(),
             needles: self.shared.needles_in(&path_and_query, body),
             credentials: CREDENTIALS.iter().filter(|name| head.headers.contains_key(**name)).copied().collect(),
@@ -242,7 +252,7 @@ impl Client {
         *request.uri_mut() = head.uri.clone();
         *request.headers_mut() = end_to_end(&head.headers);
         let mut upstream = self.upstream.lock().await;
-        let mut answer = send(&self.shared, &mut upstream, request).await?;
+        let mut answer = send(self, &mut upstream, request).await?;
         *answer.headers_mut() = end_to_end(answer.headers());
         call.amend(|entry| entry.upstream = Some(answer.status().as_u16()));
         Ok(answer)
@@ -251,7 +261,7 @@ impl Client {
 
 /// Uses the connection that is there. One that the upstream had closed before it took the request is replaced;
 /// what was sent is never sent twice.
-async fn send(shared: &Shared, upstream: &mut Option<Upstream>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, AnyError> {
+async fn send(client: &Client, upstream: &mut Option<Upstream>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, AnyError> {
     let mut request = request;
     if let Some(upstream) = upstream {
         match upstream.try_send(request).await {
@@ -260,7 +270,7 @@ async fn send(shared: &Shared, upstream: &mut Option<Upstream>, request: Request
             Err((error, None)) => return Err(error.into()),
         }
     }
-    let fresh = upstream.insert(Upstream::connect(shared).await?);
+    let fresh = upstream.insert(Upstream::connect(client).await?);
     fresh.try_send(request).await.map_err(|(error, _)| error.into())
 }
 
@@ -270,13 +280,13 @@ struct Upstream {
 }
 
 impl Upstream {
-    async fn connect(shared: &Shared) -> Result<Self, AnyError> {
-        let tcp = TcpStream::connect((shared.upstream.host.as_str(), shared.upstream.port)).await?;
+    async fn connect(client: &Client) -> Result<Self, AnyError> {
+        let upstream = &client.shared.upstream;
+        let tcp = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
         tcp.set_nodelay(true)?;
-        match &shared.upstream.tls {
-            None => Self::handshake(tcp).await,
-            Some((connector, name)) => Self::handshake(connector.connect(name.clone(), tcp).await?).await,
-        }
+        let Some(tls) = &upstream.tls else { return Self::handshake(tcp).await };
+        let certified = tls.certified.as_ref().filter(|_| client.shows_certificate);
+        Self::handshake(certified.unwrap_or(&tls.anonymous).connect(tls.name.clone(), tcp).await?).await
     }
 
     async fn handshake(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, AnyError> {

@@ -1,4 +1,5 @@
-//! What a proxy saw: every call, and how many connections there were and are. Holds no body and no header but the user agent.
+//! What a proxy saw: every call, and how many connections there were and are. Holds no body and no header but the user agent;
+//! of a login what a test can compare it by.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::watch;
 
 use super::operation::Operation;
+use super::submission::Submission;
 
 /// One request as it came in, and what became of it so far.
 #[derive(Clone, Debug)]
@@ -25,6 +27,10 @@ pub struct Call {
     pub needles: Vec<String>,
     /// Names of the headers that carried a credential.
     pub credentials: Vec<&'static str>,
+    /// The client showed the certificate that `Options` name.
+    pub shows_certificate: bool,
+    /// What a login carried; empty for any other call.
+    pub submission: Submission,
     /// The fault that a rule chose for this call.
     pub fault: Option<&'static str>,
     /// What the upstream answered: `Some` means that the call was committed.

@@ -12,6 +12,7 @@ mod operation;
 mod recording;
 mod relay;
 mod rule;
+mod submission;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -41,6 +42,8 @@ pub use operation::{Dialect, Operation};
 pub use recording::Recorded;
 pub use relay::WatchEnd;
 pub use rule::{Matcher, Nth, Rule};
+pub use submission::Submission;
+pub use tls::ClientIdentity;
 pub use tunnel::{Tunnel, Tunnels};
 
 /// A wait that takes longer than this is a failed test, not a slow one.
@@ -53,6 +56,8 @@ pub struct Options {
     pub needles: Vec<(String, Vec<u8>)>,
     is_plain: bool,
     is_recording: bool,
+    /// A client may show a certificate; the proxy shows this one, which is its, to the upstream then.
+    pub client: Option<ClientIdentity>,
 }
 
 impl Options {
@@ -73,7 +78,12 @@ impl Options {
     }
 
     fn of(dialect: Dialect) -> Self {
-        Self { dialect, needles: Vec::new(), is_plain: false, is_recording: false }
+        Self { dialect, needles: Vec::new(), is_plain: false, is_recording: false, client: None }
+    }
+
+    #[must_use]
+    pub fn client(self, client: ClientIdentity) -> Self {
+        Self { client: Some(client), ..self }
     }
 
     /// Without TLS towards the client.
@@ -129,7 +139,14 @@ struct Shared {
 struct UpstreamAddress {
     host: String,
     port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<UpstreamTls>,
+}
+
+struct UpstreamTls {
+    name: ServerName<'static>,
+    anonymous: TlsConnector,
+    /// Shows the client's certificate.
+    certified: Option<TlsConnector>,
 }
 
 impl Proxy {
@@ -139,7 +156,9 @@ impl Proxy {
     /// When `upstream` is no such URL, its CA is no PEM, or the machine has no port or thread left.
     #[must_use]
     pub fn start(upstream: &str, upstream_ca_pem: &str, options: Options) -> Self {
-        Self::launch(Arc::new(UpstreamAddress::parse(upstream, upstream_ca_pem)), options, tls::Identity::generate())
+        let identity = tls::Identity::generate(options.client.as_ref());
+        let upstream = UpstreamAddress::parse(upstream, upstream_ca_pem, options.client.as_ref());
+        Self::launch(Arc::new(upstream), options, identity)
     }
 
     /// Another origin with the same upstream, trusted by whoever trusts this one: where a redirect may lead.
@@ -150,6 +169,7 @@ impl Proxy {
             needles: self.shared.needles.clone(),
             is_plain: self.shared.acceptor.is_none(),
             is_recording: self.shared.recording.is_some(),
+            client: None,
         };
         Self::launch(self.shared.upstream.clone(), options, self.identity.clone())
     }
@@ -334,13 +354,14 @@ impl Shared {
 }
 
 impl UpstreamAddress {
-    fn parse(upstream: &str, ca_pem: &str) -> Self {
+    fn parse(upstream: &str, ca_pem: &str, client: Option<&ClientIdentity>) -> Self {
         let url = Url::parse(upstream).expect("the upstream is a URL");
         let host = url.host_str().expect("the upstream has a host").to_owned();
         let port = url.port_or_known_default().expect("the upstream has a port");
         let tls = (url.scheme() == "https").then(|| {
             let name = ServerName::try_from(host.clone()).expect("the upstream's host is a name");
-            (TlsConnector::from(tls::client_config(ca_pem)), name)
+            let connector = |client| TlsConnector::from(tls::client_config(ca_pem, client));
+            UpstreamTls { name, anonymous: connector(None), certified: client.map(|client| connector(Some(client))) }
         });
         Self { host, port, tls }
     }

@@ -42,6 +42,12 @@ impl Operation {
             Dialect::Aws => aws(head, body),
         }
     }
+
+    /// Whether it is a login to Vault, of whatever method and mount.
+    #[must_use]
+    pub fn is_login(&self) -> bool {
+        self.group.is_empty() && self.resource.starts_with("auth/") && !self.resource.starts_with("auth/token/")
+    }
 }
 
 impl fmt::Display for Operation {

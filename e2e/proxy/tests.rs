@@ -419,7 +419,7 @@ async fn headers_of_a_mebibyte_are_sent_as_they_are() {
     let answer = Answer::json(200, &serde_json::json!({})).header("x-large", &"a".repeat(1 << 20));
     let _rule = proxy.on(Matcher::any(), Nth::every(), Fault::answer(answer));
     // A client of HTTP takes no such header: its bytes are counted below it.
-    let connector = TlsConnector::from(tls::client_config(proxy.ca_pem()));
+    let connector = TlsConnector::from(tls::client_config(proxy.ca_pem(), None));
     let tcp = TcpStream::connect(proxy.url().trim_start_matches("https://")).await.unwrap();
     let mut tls = connector.connect(ServerName::try_from("127.0.0.1").unwrap(), tcp).await.unwrap();
     tls.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
@@ -754,6 +754,56 @@ async fn needles_are_found_in_bodies_and_paths_and_only_named() {
     client.get(&url).send().await.unwrap();
     let needles: Vec<_> = proxy.calls().into_iter().map(|call| call.needles).collect();
     assert_eq!(needles, [vec!["canary".to_owned()], vec!["canary".to_owned()], vec![]]);
+}
+
+#[tokio::test]
+async fn what_a_login_carries_can_be_compared_and_not_read() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(&upstream.url, "", Options::vault());
+    let client = client(&proxy);
+    let send = async |path: &str, body: &str| {
+        client.post(format!("{}/v1/{path}", proxy.url())).body(body.to_owned()).send().await.unwrap();
+        proxy.calls().pop().unwrap().submission
+    };
+    // The second part says {"aud":"vault"}.
+    let login = send("auth/team/role/login", r#"{"role_id": "r", "secret_id": "s3cr3t", "jwt": "a.eyJhdWQiOiJ2YXVsdCJ9.b", "n": 1}"#).await;
+    assert_eq!(login.names().collect::<Vec<_>>(), ["jwt", "n", "role_id", "secret_id"]);
+    assert!(login.holds("secret_id", "s3cr3t") && !login.holds("secret_id", "s3cr3") && !login.holds("role_id", "s3cr3t"));
+    assert!(!login.holds("n", "1") && !login.holds("missing", ""));
+    assert_eq!(login.claims("jwt").unwrap(), &serde_json::json!({"aud": "vault"}));
+    assert!(login.claims("role_id").is_none());
+    let shown = format!("{:?}", proxy.calls());
+    assert!(shown.contains("secret_id") && !shown.contains("s3cr3t") && !shown.contains("eyJhdWQ"), "{shown}");
+    assert!(!send("auth/approle/login", "[1]").await.is_object());
+    assert!(!send("auth/token/renew-self", "{}").await.is_object(), "no login");
+    assert!(!send("secret/data/auth", r#"{"data": {}}"#).await.is_object(), "no login");
+}
+
+#[tokio::test]
+async fn a_clients_certificate_is_asked_for_and_shown_to_the_upstream() {
+    let upstream = Upstream::start().await;
+    let identity = identity();
+    let behind = Proxy::start(&upstream.url, "", Options::vault().client(identity.clone()));
+    let proxy = Proxy::start(behind.url(), behind.ca_pem(), Options::vault().client(identity.clone()));
+    let ca = Certificate::from_pem(proxy.ca_pem().as_bytes()).unwrap();
+    let pem = [identity.certificate, identity.key].concat();
+    let certified = Client::builder().tls_certs_only([ca]).no_proxy().identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+    for client in [certified.build().unwrap(), client(&proxy)] {
+        get(&proxy, &client, "/v1/x").await.unwrap();
+    }
+    let shown = |proxy: &Proxy| proxy.calls().iter().map(|call| call.shows_certificate).collect::<Vec<_>>();
+    assert_eq!((shown(&proxy), shown(&behind)), (vec![true, false], vec![true, false]));
+}
+
+fn identity() -> ClientIdentity {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["client".to_owned()]).unwrap();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    ClientIdentity { authority: authority.pem(), certificate: certificate.pem(), key: key.serialize_pem() }
 }
 
 #[tokio::test]
