@@ -357,7 +357,7 @@ fn binary() -> &'static Path {
     })
 }
 
-fn client(ca_pem: &str) -> Client {
+pub(super) fn client(ca_pem: &str) -> Client {
     let ca = Certificate::from_pem(ca_pem.as_bytes()).expect("OpenBao writes PEM");
     // No connection is kept: a server may be shared by tests that each have a runtime of their own.
     let builder = Client::builder().tls_certs_only([ca]).no_proxy().pool_max_idle_per_host(0);

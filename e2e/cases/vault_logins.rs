@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret};
 
 use crate::backends::openbao::OpenBao;
+use crate::backends::vault_methods::{GoogleAccount, VaultMethods};
 use crate::harness::{Canary, Login, VaultStore, World, login};
 use crate::proxy::{ClientIdentity, Matcher, Options, Proxy};
 
@@ -305,5 +306,91 @@ async fn a_real_server_lets_in_by_every_method_and_is_asked_once_for_each_store(
         bindings.delete(&format!("{namespace}-{suffix}"), &DeleteParams::default()).await.expect("a deletion");
     }
     assert!(world.cluster.get::<Secret>("silent").await.is_none());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_and_google_let_in_as_vault_documents_it() {
+    let world = World::start().await;
+    let (vault, namespace) = (world.vault().await, world.namespace().to_owned());
+    let value = world.canary();
+    vault.kv().put("app/db", &json!({"v": value.text})).await;
+    vault.bao.write_policy("app", POLICY).await;
+    let methods = VaultMethods::before(&vault.bao, "app").await;
+    let proxy = Proxy::start(methods.url(), "", Options::vault());
+    let (server, ca) = (proxy.url(), proxy.ca_pem());
+    let count = |path: &str| proxy.count(&Matcher::any().resource(path));
+
+    methods.person("joe@example.com", "pass word 9876543210");
+    let account = GoogleAccount::new("shop@example.iam.gserviceaccount.com", "0123456789abcdef");
+    methods.publish(&account);
+    methods.role("app", &[&account.email]);
+    methods.role("others", &["other@example.iam.gserviceaccount.com"]);
+    write_source(&world, "joe", &[("password", "pass word 9876543210")]).await;
+    world.source("google", &Canary::plain(&account.private_key()));
+    world
+        .cluster
+        .apply(&json!({"kind": "Secret", "metadata": {"name": "google"}, "stringData": {"key.json": account.file()}}).to_string())
+        .await;
+
+    let here = |name: &str| json!({"name": name, "namespace": namespace});
+    let google = |role: &str| json!({"gcp": {"role": role, "secretRef": {"secretAccessKeySecretRef": here("google")}}});
+    let joe = json!({"ldap": {"username": "joe@example.com", "secretRef": here("joe")}});
+    store(&world, "ldap", server, ca, &joe, json!({})).await;
+    store(&world, "gcp", server, ca, &google("app"), json!({})).await;
+    for number in 0..5 {
+        object(&world, &format!("crowd{number}"), if number % 2 == 0 { "gcp" } else { "ldap" }, "app/db").await;
+    }
+    for name in ["ldap", "gcp", "crowd0", "crowd1", "crowd4"] {
+        world.cluster.ready(name).await;
+        world.cluster.holds(name, &[("v", value.bytes())]).await;
+    }
+    assert_eq!((count("auth/ldap/login/joe@example.com"), count("auth/gcp/login")), (1, 1), "one for each store");
+
+    // What is refused, and in which words.
+    store(&world, "others", server, ca, &google("others"), json!({})).await;
+    let message = world.cluster.not_ready("others", "AccessDenied").await;
+    assert!(message.contains("provider.vault.auth.gcp") && message.contains("names the service account"), "{message}");
+
+    // A password that the directory does not know is refused, and what was delivered stays.
+    let denied = |object: &ExternalSecret| crate::harness::cluster::reason_of(object, "Fresh", "False") == Some("AccessDenied");
+    let fresh = |object: &ExternalSecret| !crate::harness::cluster::condition_is(object, "Fresh", "False");
+    write_source(&world, "joe", &[("password", "another 0123456789")]).await;
+    let object = world.cluster.external("ldap", "to be denied", denied).await;
+    let message = crate::harness::cluster::message_of(&object, "Fresh");
+    assert!(message.contains("provider.vault.auth.ldap") && message.contains("password"), "{message}");
+    methods.person("joe@example.com", "another 0123456789");
+    write_source(&world, "joe", &[("password", "another 0123456789\n")]).await;
+    world.cluster.external("ldap", "to be Fresh again", fresh).await;
+
+    // So is a key that Google withdrew; another one lets in again.
+    methods.withdraw(&account);
+    let other = GoogleAccount::new(&account.email, "fedcba9876543210");
+    world.source("google", &Canary::plain(&other.private_key()));
+    let file = json!({"kind": "Secret", "metadata": {"name": "google"}, "stringData": {"key.json": other.file()}});
+    world.cluster.apply(&file.to_string()).await;
+    world.cluster.external("gcp", "to be denied", denied).await;
+    methods.publish(&other);
+    world
+        .cluster
+        .apply(
+            &json!({"kind": "Secret", "metadata": {"name": "google"}, "stringData": {"key.json": format!("{}\n", other.file())}})
+                .to_string(),
+        )
+        .await;
+    world.cluster.external("gcp", "to be Fresh again", fresh).await;
+
+    // What each login carried.
+    let passwords = ["pass word 9876543210", "another 0123456789"];
+    let of_joe = passwords.map(|password| Login::at("auth/ldap/login/joe@example.com").text("password", password));
+    let of_google = ["app", "others"]
+        .map(|role| Login::at("auth/gcp/login").text("role", role).token("jwt", &account.email, &[&format!("vault/{role}")], 600));
+    assert_eq!(login::compare(&proxy.calls(), &[of_joe, of_google].concat()), [""; 0]);
+
+    world.may_vanish("others");
+    world.cluster.delete::<ExternalSecret>("others", &DeleteParams::default()).await;
+    let stores: Api<ClusterSecretStore> = Api::all(world.cluster.client.clone());
+    stores.delete(&format!("{namespace}-others"), &DeleteParams::default()).await.expect("a deletion");
+    assert!(world.cluster.get::<Secret>("others").await.is_none());
     world.finish().await;
 }

@@ -26,6 +26,8 @@ pub enum Role {
     ClientCertificate,
     ClientKey,
     Kubeconfig,
+    /// The key of a Google service account, as the JSON file that Google gives out.
+    GoogleKey,
     /// Opens files that were encrypted for it.
     AgeIdentity,
     /// Certificates that sign the server's.
@@ -219,6 +221,10 @@ impl Naming<'_> {
             VaultAuth { cert: Some(login), .. } => {
                 self.secret(Role::ClientCertificate, &at("cert.clientCert"), &login.client_cert, "tls.crt")?;
                 self.secret(Role::ClientKey, &at("cert.secretRef"), &login.secret_ref, "tls.key")
+            }
+            VaultAuth { gcp: Some(login), .. } => {
+                let (field, key) = (at("gcp.secretRef.secretAccessKeySecretRef"), &login.secret_ref.secret_access_key_secret_ref);
+                self.secret(Role::GoogleKey, &field, key, "key.json")
             }
             VaultAuth { .. } => {
                 Err(Fault::invalid(Reason::InvalidSpec, "provider.vault.auth names no way to log in: set one of its members"))

@@ -464,6 +464,7 @@ fn ways(ns: &Value) -> Vec<(Value, Vec<(Role, &'static str)>)> {
             json!({"cert": {"clientCert": secret("a"), "secretRef": secret("b")}}),
             vec![(Role::ClientCertificate, "a/tls.crt"), (Role::ClientKey, "b/tls.key")],
         ),
+        (json!({"gcp": {"role": "r", "secretRef": {"secretAccessKeySecretRef": secret("a")}}}), vec![(Role::GoogleKey, "a/key.json")]),
     ]
 }
 

@@ -8,13 +8,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa::{KeyPair, KeySize},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
@@ -34,7 +38,7 @@ use super::{
     scene::{self, noon, written},
 };
 use crate::{
-    access::{CredentialKey, Search, TokenAccount},
+    access::{CredentialKey, Role, Search, TokenAccount},
     backend::{self, ApiServer, Backend, Credentials, Settings, TokenSource, endpoint::Endpoints},
     cluster::target::TargetIndex,
     crd::{
@@ -457,6 +461,13 @@ fn of_vault_logins(
             add(&format!("vault.auth.{way}.{field}"), around.clone(), block[*field].clone(), Value::Null);
         }
     }
+    let google = json!({"role": "r", "secretRef": {"secretAccessKeySecretRef": secret("t")}});
+    let around = with("auth", json!({"gcp": google}));
+    add("vault.auth.gcp", around.clone(), google, Value::Null);
+    for text in ["path", "role"] {
+        add(&format!("vault.auth.gcp.{text}"), around.clone(), json!("one"), json!("two"));
+    }
+    reference(add, "auth.gcp.secretRef.secretAccessKeySecretRef", &around);
     let role = with("auth", json!({"appRole": {"roleRef": secret("r"), "secretRef": secret("t")}}));
     add("vault.auth.appRole.roleRef", role.clone(), secret("r"), Value::Null);
     reference(add, "auth.appRole.roleRef", &role);
@@ -737,7 +748,8 @@ impl Stage {
         let view = judged.request.stores[name].as_ref().expect("a store that was judged");
         let credential = judged.credentials[name].clone()?;
         let said = |key: &CredentialKey| SecretValue::from(format!("{}/{}/{}", key.holder.namespace, key.holder.name, key.key));
-        let secrets = credential.get().keys.iter().map(|(role, key)| (*role, said(key))).collect();
+        let given = |role: Role, key: &CredentialKey| if role == Role::GoogleKey { google_key(key) } else { said(key) };
+        let secrets = credential.get().keys.iter().map(|(role, key)| (*role, given(*role, key))).collect();
         let tokens = credential.get().account.clone().map(|account| Arc::new(Minted(account)) as Arc<dyn TokenSource>);
         let credentials = Credentials { secrets, tokens };
         let provider: Provider<'_> = view.provider()?;
@@ -768,6 +780,17 @@ impl Stage {
             endpoints: Endpoints::default(),
         }
     }
+}
+
+/// The key of a Google service account whose id says which it is.
+fn google_key(key: &CredentialKey) -> SecretValue {
+    static PEM: LazyLock<String> = LazyLock::new(|| {
+        let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+        let der: Pkcs8V1Der<'_> = pair.as_der().expect("a key has a form");
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64_STANDARD.encode(der.as_ref()))
+    });
+    let file = json!({"type": "service_account", "client_email": "a@b", "private_key_id": key.to_string(), "private_key": *PEM});
+    SecretValue::from(file.to_string())
 }
 
 /// A token that says whose it is.
@@ -868,6 +891,8 @@ fn answer(name: &str, head: &str, body: &str) -> String {
     let line = head.lines().next().unwrap_or_default();
     let headers: Vec<&str> =
         head.lines().filter(|line| line.starts_with("x-vault-token") || line.starts_with("x-vault-namespace")).collect();
+    // Of a JWT that is signed at each login only the head is the same each time.
+    let body = body.split(".ey").next().unwrap_or_default();
     let login = json!({"auth": {"client_token": graphic(&format!("{line} {body}")), "lease_duration": 0}});
     let value = json!({"data": {"data": {"a": format!("{name}: {line} {}", headers.join(" "))}, "metadata": {"version": 3, "deletion_time": "", "destroyed": false}}, "lease_id": "x", "lease_duration": 60});
     let engine = json!({"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}});

@@ -64,6 +64,9 @@ fn remedy(method: &str) -> &'static str {
             "check mountPath and role, that the role names the ServiceAccount and has one of its audiences as `audience` (a role without `audience` rejects such tokens), and that the server may review tokens"
         }
         "jwt" => "check path and role, and that the role's bound_audiences and bound claims fit the token",
+        "gcp" => {
+            "check path and role, that the role is of type iam and names the service account, that the key still exists, and the operator's clock"
+        }
         "cert" => "check path and vaultRole, and that the role trusts the certificate's authority",
         _ => "check path, username and password",
     }

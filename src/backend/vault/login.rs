@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use jiff::Timestamp;
 use rustify::{
     endpoint::Endpoint,
     enums::{RequestMethod, RequestType, ResponseType},
@@ -10,7 +11,7 @@ use rustify::{
 };
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
+use super::{failure::Failure, google::ServiceAccount};
 use crate::{
     access::Role,
     backend::{Credentials, TokenSource},
@@ -43,6 +44,11 @@ enum Given {
     Text(String),
     Secret(SecretValue),
     Account(Arc<dyn TokenSource>),
+    /// Signed at each login, for the role.
+    Signed {
+        by: Box<ServiceAccount>,
+        role: String,
+    },
 }
 
 /// A request whose body is overwritten when it is dropped.
@@ -114,6 +120,10 @@ impl Way {
             VaultAuth { cert: Some(it), .. } => {
                 login("cert", it.path.as_ref(), None, it.vault_role.iter().map(|role| text("name", role)).collect())
             }
+            VaultAuth { gcp: Some(it), .. } => {
+                let signed = Given::Signed { by: Box::new(google_account(credentials)?), role: it.role.clone() };
+                login("gcp", it.path.as_ref(), None, vec![text("role", &it.role), ("jwt", signed)])
+            }
             VaultAuth { .. } => {
                 Err(Fault::invalid(Reason::InvalidSpec, "provider.vault.auth names no way to log in: set one of its members"))
             }
@@ -150,13 +160,17 @@ impl Login {
         let mut body = Zeroizing::new(Vec::with_capacity(4096));
         body.push(b'{');
         for (number, (name, given)) in self.fields.iter().enumerate() {
-            let account;
+            let made;
             let value = match given {
                 Given::Text(text) => text.as_str(),
                 Given::Secret(secret) => utf8(secret),
                 Given::Account(tokens) => {
-                    account = tokens.token().await.map_err(Failure::NoAccountToken)?;
-                    utf8(&account)
+                    made = tokens.token().await.map_err(Failure::NoAccountToken)?;
+                    utf8(&made)
+                }
+                Given::Signed { by, role } => {
+                    made = by.assertion(role, Timestamp::now()).ok_or(Failure::Refused(400))?;
+                    utf8(&made)
                 }
             };
             if number > 0 {
@@ -183,6 +197,13 @@ fn jwt(credentials: &Credentials, method: &str) -> Result<Given, Fault> {
         Some(tokens) => Ok(Given::Account(tokens.clone())),
         None => secret(credentials, Role::Jwt, &format!("{method}.secretRef")).map(Given::Secret),
     }
+}
+
+fn google_account(credentials: &Credentials) -> Result<ServiceAccount, Fault> {
+    let field = "gcp.secretRef.secretAccessKeySecretRef";
+    let key = secret(credentials, Role::GoogleKey, field)?;
+    let no_key = || not_ready(field, "what stands there is no key of a Google service account: put the JSON file of one there");
+    ServiceAccount::parse(key.expose()).ok_or_else(no_key)
 }
 
 /// Text as people put it into a Secret: often with a line break at its end.

@@ -1,12 +1,13 @@
 //! Provider `vault`: the key/value engines of Vault and OpenBao, and any other path with the leases that it gives.
 //!
 //! The three outcomes are decided here; `answer` reads what the server said, `failure` says what can go wrong and what to do about
-//! it, `session` keeps the token that `login` gets, `leases` what must not be read twice, `connection` talks. What `vaultrs` knows about paths and queries is used; its client is not: it reads `VAULT_*` variables, buffers
+//! it, `session` keeps the token that `login` gets (`google` signs for one of its ways), `leases` what must not be read twice, `connection` talks. What `vaultrs` knows about paths and queries is used; its client is not: it reads `VAULT_*` variables, buffers
 //! answers without a limit, drops headers such as Retry-After, and loses digits.
 
 mod answer;
 mod connection;
 mod failure;
+mod google;
 mod leases;
 mod login;
 mod session;

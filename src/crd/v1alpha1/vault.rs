@@ -66,7 +66,7 @@ pub enum VaultKvVersion {
 /// How to log in to Vault: exactly one of its members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.tokenSecretRef), has(self.appRole), has(self.kubernetes), has(self.jwt), has(self.userPass), has(self.ldap), has(self.cert)].exists_one(p, p)").message("needs exactly one of tokenSecretRef, appRole, kubernetes, jwt, userPass, ldap, cert"))]
+#[x_kube(validation = Rule::new("[has(self.tokenSecretRef), has(self.appRole), has(self.kubernetes), has(self.jwt), has(self.userPass), has(self.ldap), has(self.cert), has(self.gcp)].exists_one(p, p)").message("needs exactly one of tokenSecretRef, appRole, kubernetes, jwt, userPass, ldap, cert, gcp"))]
 pub struct VaultAuth {
     /// A token that stands in a Secret; key `token` by default. It is read again when the Secret changes, and never renewed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,6 +89,9 @@ pub struct VaultAuth {
     /// A TLS client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert: Option<VaultCert>,
+    /// A Google service account, by a role of type `iam`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcp: Option<VaultGcp>,
 }
 
 /// Login by AppRole.
@@ -206,4 +209,27 @@ pub struct VaultCert {
     pub client_cert: SecretKeyRef,
     /// A Secret with the certificate's private key as PEM; key `tls.key` by default.
     pub secret_ref: SecretKeyRef,
+}
+
+/// Login as a Google service account: a JWT for the role, signed with the account's key for ten minutes, at each login.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultGcp {
+    /// Where the method is mounted. Default `gcp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// The server's role, of type `iam`.
+    #[schemars(length(min = 1, max = 512))]
+    pub role: String,
+    /// Where the account's key stands.
+    pub secret_ref: VaultGcpKey,
+}
+
+/// The key of a Google service account.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultGcpKey {
+    /// A Secret with the JSON file that Google gives out for the key; key `key.json` by default.
+    pub secret_access_key_secret_ref: SecretKeyRef,
 }

@@ -36,22 +36,22 @@ impl TokenSource for Account {
 }
 
 /// A block with that `auth`.
-fn block(server: &str, auth: &Value) -> VaultProvider {
+pub(super) fn block(server: &str, auth: &Value) -> VaultProvider {
     let spec = spec(server);
     VaultProvider { auth: serde_json::from_value(auth.clone()).unwrap(), ..spec }
 }
 
-fn credentials(secrets: &[(Role, &str)]) -> Credentials {
+pub(super) fn credentials(secrets: &[(Role, &str)]) -> Credentials {
     let secrets = secrets.iter().map(|(role, text)| (*role, SecretValue::from((*text).to_owned()))).collect();
     Credentials { secrets, tokens: Some(Arc::new(Account(Ok("canary-jwt")))) }
 }
 
-fn opened(spec: &VaultProvider, credentials: &Credentials) -> Arc<dyn Backend> {
+pub(super) fn opened(spec: &VaultProvider, credentials: &Credentials) -> Arc<dyn Backend> {
     let name = StoreName::Cluster { name: "vault".into() };
     open(&name, Provider::Vault(spec), credentials, &Settings { call_timeout: Duration::from_secs(20), ..Settings::default() }).unwrap()
 }
 
-fn granted(token: &str, seconds: u64, is_renewable: bool) -> Vec<u8> {
+pub(super) fn granted(token: &str, seconds: u64, is_renewable: bool) -> Vec<u8> {
     let auth = json!({"client_token": token, "lease_duration": seconds, "renewable": is_renewable, "policies": ["x"]});
     http(200, &json!({"request_id": "x", "auth": auth}).to_string())
 }

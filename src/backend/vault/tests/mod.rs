@@ -1,6 +1,7 @@
 //! Wire shapes that no real server can be made to show. What a real one shows is in the contract suite.
 
 mod engines;
+mod google;
 mod logins;
 
 use std::{
