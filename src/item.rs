@@ -33,6 +33,8 @@ pub struct FindRef {
     pub regexp: Option<String>,
     /// The store's `allowedKeys` with `{namespace}` expanded; `None` admits every name.
     pub allowed: Option<Vec<String>>,
+    /// Of what it finds, what the system keeps beside the values is read.
+    pub is_metadata: bool,
 }
 
 /// What a listing of names is asked for; equal listings of one store are made once.
@@ -173,6 +175,7 @@ mod tests {
                 listing: Listing { path: path.map(key), ..Listing::default() },
                 regexp: None,
                 allowed: None,
+                is_metadata: false,
             }))
         };
         let cases = [

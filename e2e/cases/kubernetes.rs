@@ -166,10 +166,12 @@ async fn credentials_in_secrets(world: &World, value: &Canary) {
             {"secretKey": "password", "remoteRef": {"key": "source", "property": "value"}},
             {"secretKey": "kind", "remoteRef": {"key": "source", "metadataPolicy": "Fetch", "property": "labels.kind"}},
         ]);
-        let spec = json!({"secretStoreRef": {"name": name, "kind": "ClusterSecretStore"}, "data": data});
+        let beside = json!([{"find": {"name": {"regexp": "^source$"}, "metadataPolicy": "Fetch"}}]);
+        let spec = json!({"secretStoreRef": {"name": name, "kind": "ClusterSecretStore"}, "data": data, "dataFrom": beside});
         world.cluster.apply(&json!({"kind": "ExternalSecret", "metadata": {"name": way}, "spec": spec}).to_string()).await;
         world.cluster.ready(way).await;
-        world.cluster.holds(way, &[("password", value.bytes()), ("kind", b"source")]).await;
+        let told = &br#"{"annotations":{},"labels":{"kind":"source"}}"#[..];
+        world.cluster.holds(way, &[("password", value.bytes()), ("kind", b"source"), ("source", told)]).await;
         world.may_vanish(way);
         world.cluster.delete::<ExternalSecret>(way, &DeleteParams::default()).await;
     }

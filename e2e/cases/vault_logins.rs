@@ -250,6 +250,13 @@ async fn a_real_server_lets_in_by_every_method_and_is_asked_once_for_each_store(
     let tokens = world.audit.of_operator(world.began).into_iter().filter(|request| request.resource == "serviceaccounts/token").count();
     assert_eq!(tokens, 2);
 
+    // What is kept beside the values, of all that a search finds.
+    put(bao, "secret/metadata/app/db", json!({"custom_metadata": {"team": "shop"}})).await;
+    let found = "  dataFrom: [{find: {path: app, metadataPolicy: Fetch}}]";
+    world.cluster.apply(&super::external("beside", &format!("{namespace}-userpass"), found)).await;
+    world.cluster.ready("beside").await;
+    world.cluster.holds("beside", &[("app_db", br#"{"team":"shop"}"#)]).await;
+
     // What is refused, and in which words.
     store(&world, "silent", server, ca, &kubernetes("app", here("silent")), json!({})).await;
     let message = world.cluster.not_ready("silent", "StoreNotReady").await;

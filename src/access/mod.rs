@@ -253,8 +253,13 @@ fn find_wanted(asker: &Asker<'_>, store: &SeenStore<'_>, find: &Find) -> Result<
         Some(path) => Some(RemoteKey::parse(provider, path).map_err(|error| bad_key(path, error))?),
     };
     let listing = Listing { path, tags: find.tags.clone().unwrap_or_default() };
-    let wanted =
-        FindRef { provider, listing, regexp: find.name.as_ref().map(|name| name.regexp.clone()), allowed: allowed(asker, store, provider) };
+    let wanted = FindRef {
+        provider,
+        listing,
+        regexp: find.name.as_ref().map(|name| name.regexp.clone()),
+        allowed: allowed(asker, store, provider),
+        is_metadata: find.metadata_policy.unwrap_or_default() == MetadataPolicy::Fetch,
+    };
     Search::new(&wanted)?;
     Ok(wanted)
 }

@@ -112,6 +112,11 @@ fn metadata_is_another_item_than_the_value_and_has_no_versions() {
     assert_eq!(wanted(json!({"key": "a", "metadataPolicy": "None", "version": "1"})), Ok(false));
     assert_eq!(wanted(json!({"key": "a", "metadataPolicy": "Fetch"})), Ok(true));
     assert_eq!(wanted(json!({"key": "a", "metadataPolicy": "Fetch", "version": "1"})), Err(Reason::InvalidSpec));
+    for (policy, expected) in [(Value::Null, false), (json!("None"), false), (json!("Fetch"), true)] {
+        let reference = json!({"find": {"path": "a", "metadataPolicy": policy}});
+        let granted = namespaced("team", "team", Some(&file(&json!({}))), &reference).unwrap();
+        assert!(matches!(&granted.get().wanted, Wanted::Find(find) if find.is_metadata == expected), "{granted:?}");
+    }
 }
 
 #[test]

@@ -280,6 +280,8 @@ fn of_entries(specs: &Specs, key: &str) -> Vec<Row> {
     add("dataFrom[].find.path", find.clone(), json!("x"), json!("elsewhere"));
     let tagged = json!({"find": {"path": "x", "tags": {"team": ""}}});
     add("dataFrom[].find.tags{}", tagged, json!("shop"), json!("web"));
+    add("dataFrom[].find.metadataPolicy=Fetch", find.clone(), json!("Fetch"), Value::Null);
+    add("dataFrom[].find.metadataPolicy=None", find.clone(), json!("None"), json!("Fetch"));
     add("dataFrom[].find.name", find.clone(), json!({"regexp": "y"}), Value::Null);
     add("dataFrom[].find.name.regexp", find.clone(), json!("y"), json!("z"));
     for (list, entry) in [("data[]", data), ("dataFrom[]", extract)] {
@@ -833,7 +835,7 @@ async fn sighting(backend: &dyn Backend, item: &Item) -> Sighting {
             };
             let mut found = BTreeMap::new();
             for key in names.into_iter().filter(|name| search.takes(name)) {
-                let wanted = RemoteRef { key: key.clone(), version: None, is_metadata: false };
+                let wanted = RemoteRef { key: key.clone(), version: None, is_metadata: find.is_metadata };
                 if let Reading::Found(fetched) = backend.fetch(&[wanted]).await.remove(0) {
                     found.insert(key, fetched);
                 }

@@ -318,7 +318,7 @@ impl Session {
             (Wanted::Value(_), Answer::Value(reading)) => Sighting::Value(reading.clone()),
             (Wanted::Find(find), Answer::Names(Ok(names))) => {
                 let found = match self.lists.admitted(find, names, at) {
-                    Ok(admitted) => search::read(&self.lane, admitted, not_before, priority, &mut kept).await,
+                    Ok(admitted) => search::read(&self.lane, find, admitted, not_before, priority, &mut kept).await,
                     Err(fault) => Err(fault),
                 };
                 Sighting::Found(found)

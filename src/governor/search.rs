@@ -84,17 +84,18 @@ impl Lists {
     }
 }
 
-/// Reads every admitted name. One that vanished since the list is left out, one that the store withholds is told; one that cannot be
+/// Reads every admitted name, or what is kept beside its value. One that vanished since the list is left out, one that the store withholds is told; one that cannot be
 /// read fails the search.
 pub async fn read(
     lane: &Lane,
+    find: &FindRef,
     names: BTreeSet<RemoteKey>,
     not_before: Instant,
     priority: Priority,
     kept: &mut Vec<Arc<Kept<Answer>>>,
 ) -> Result<Found, Fault> {
     let names: Vec<RemoteKey> = names.into_iter().collect();
-    let asked = names.iter().map(|key| Asked::Value(RemoteRef { key: key.clone(), version: None, is_metadata: false }));
+    let asked = names.iter().map(|key| Asked::Value(RemoteRef { key: key.clone(), version: None, is_metadata: find.is_metadata }));
     let answers = join_all(lane.ask(asked, not_before, priority)).await;
     let mut found = Found::default();
     for (name, answer) in names.into_iter().zip(&answers) {

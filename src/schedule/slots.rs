@@ -58,6 +58,9 @@ pub fn hash(item: &Item) -> u64 {
                 state.text(name);
                 state.text(value);
             }
+            if find.is_metadata {
+                state.text("metadata");
+            }
         }
     }
     mix(state.0)

@@ -32,7 +32,7 @@ fn numbered(n: usize) -> Item {
 }
 
 fn search(store: &str) -> Item {
-    let find = FindRef { provider: ProviderKind::File, listing: Listing::default(), regexp: None, allowed: None };
+    let find = FindRef { provider: ProviderKind::File, listing: Listing::default(), regexp: None, allowed: None, is_metadata: false };
     Item { store: store.to_owned(), wanted: Wanted::Find(Box::new(find)) }
 }
 
@@ -623,7 +623,13 @@ fn a_search_is_looked_at_alone() {
     assert_eq!(sizes, [(1, true), (2, false)]);
 
     let numbered_search = |n: usize| {
-        let find = FindRef { provider: ProviderKind::File, listing: Listing::default(), regexp: Some(n.to_string()), allowed: None };
+        let find = FindRef {
+            provider: ProviderKind::File,
+            listing: Listing::default(),
+            regexp: Some(n.to_string()),
+            allowed: None,
+            is_metadata: false,
+        };
         Item { store: "store".to_owned(), wanted: Wanted::Find(Box::new(find)) }
     };
     let items: Vec<Item> = (0..100).flat_map(|n| [numbered(n), numbered_search(n)]).collect();

@@ -184,6 +184,10 @@ pub struct Find {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::schema::tags")]
     pub tags: Option<BTreeMap<String, String>>,
+    /// `Fetch` reads of every name what the system keeps beside its value (labels, tags, custom metadata) as a JSON object, and not the
+    /// value. `None` (the default) reads the values. A provider without metadata refuses `Fetch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_policy: Option<MetadataPolicy>,
 }
 
 /// How a name must look.

@@ -203,7 +203,8 @@ fn item_id(item: &Item) -> String {
             let path = find.listing.path.as_ref().map(ToString::to_string);
             // Searches without tags keep the id that they had before there were tags.
             let tags = if find.listing.tags.is_empty() { String::new() } else { format!("\n{:?}", find.listing.tags) };
-            format!("find\n{path:?}\n{:?}\n{:?}{tags}", find.regexp, find.allowed)
+            let what = if find.is_metadata { "find metadata" } else { "find" };
+            format!("{what}\n{path:?}\n{:?}\n{:?}{tags}", find.regexp, find.allowed)
         }
     };
     sha256_hex(&format!("{}\n{wanted}", item.store))
