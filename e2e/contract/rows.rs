@@ -203,7 +203,7 @@ async fn no_version(mut subject: Box<dyn Subject>) {
             Reading::Unknown(fault) => assert_eq!((fault.class, fault.reason), (Class::Invalid, Reason::InvalidSpec), "{version}"),
             // To a manifest every word is the name of a version, and to Secrets Manager that of a stage.
             Reading::Absent(fault) if matches!(subject.keys(), ProviderKind::Fake | ProviderKind::AwsSecretsManager) => {
-                assert_eq!(fault.reason, Reason::NotFound)
+                assert_eq!(fault.reason, Reason::NotFound);
             }
             other => panic!("{version}: {other:?}"),
         }

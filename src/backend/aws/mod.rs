@@ -96,9 +96,10 @@ fn region_of(key: &RemoteKey) -> Option<&str> {
     key.as_str().strip_prefix("arn:")?.split(':').nth(2)
 }
 
-/// Within the deadline of a look as a whole.
-async fn in_time<T>(deadline: Duration, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout(deadline, call).await.unwrap_or(Err(Failure::TIMED_OUT))
+/// Within the deadline of a look as a whole. A call of the library takes some 20 KB, which are the heap's.
+fn in_time<T>(deadline: Duration, call: impl Future<Output = Result<T, Failure>>) -> impl Future<Output = Result<T, Failure>> {
+    let call = Box::pin(call);
+    async move { tokio::time::timeout(deadline, call).await.unwrap_or(Err(Failure::TIMED_OUT)) }
 }
 
 fn list_of(path: Option<&str>) -> String {

@@ -84,7 +84,7 @@ impl Secrets {
         };
         let call = call.customize().config_override(region(region_of(&wanted.key)));
         let answer = call.send().await.map_err(|error| Failure::of(&error))?;
-        fetched(answer.secret_string, answer.secret_binary, answer.version_id)
+        fetched(answer.secret_string, answer.secret_binary, answer.version_id.as_deref())
     }
 
     async fn look(&self, refs: &[RemoteRef]) -> Result<Vec<Result<Fetched, Failure>>, Failure> {
@@ -182,7 +182,7 @@ struct Entry {
 impl Entry {
     fn of(value: SecretValueEntry) -> Self {
         let SecretValueEntry { name, arn, secret_string, secret_binary, version_id, .. } = value;
-        Self { name, arn, fetched: fetched(secret_string, secret_binary, version_id) }
+        Self { name, arn, fetched: fetched(secret_string, secret_binary, version_id.as_deref()) }
     }
 
     /// Whether it is the one that was asked for: by its name, or by its ARN with or without the six characters that AWS adds.
@@ -207,13 +207,13 @@ fn pinned(id: &str) -> String {
     format!("{BY_ID}{id}")
 }
 
-fn fetched(text: Option<String>, binary: Option<Blob>, version: Option<String>) -> Result<Fetched, Failure> {
+fn fetched(text: Option<String>, binary: Option<Blob>, version: Option<&str>) -> Result<Fetched, Failure> {
     let value = match (text, binary) {
         (Some(text), None) => SecretValue::from(text),
         (None, Some(bytes)) => SecretValue::new(bytes.into_inner()),
         (Some(_), Some(_)) | (None, None) => return Err(Failure::Malformed),
     };
-    Ok(Fetched { value, form: Form::Whole, version: version.as_deref().map(pinned), is_secret: true })
+    Ok(Fetched { value, form: Form::Whole, version: version.map(pinned), is_secret: true })
 }
 
 #[async_trait]
