@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::request::Parts;
 
-/// One request.
+/// One request, and what it was answered where whoever recorded it knows.
 #[derive(Clone)]
 pub struct Recorded {
     pub method: String,
@@ -14,6 +14,8 @@ pub struct Recorded {
     /// As they were sent, in order.
     pub headers: HeaderMap,
     pub body: Bytes,
+    pub status: Option<u16>,
+    pub answer: Option<Bytes>,
 }
 
 impl Recorded {
@@ -24,6 +26,8 @@ impl Recorded {
             path_and_query: head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
             headers: head.headers.clone(),
             body: body.clone(),
+            status: None,
+            answer: None,
         }
     }
 
@@ -37,6 +41,6 @@ impl Recorded {
 impl fmt::Debug for Recorded {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = self.header("x-amz-target").unwrap_or(&self.path_and_query);
-        write!(out, "{} {what}, {} bytes", self.method, self.body.len())
+        write!(out, "{} {what}, {} bytes, answered {:?}", self.method, self.body.len(), self.status)
     }
 }

@@ -66,6 +66,11 @@ impl Claim {
             signature: part("Signature")?.to_owned(),
         })
     }
+
+    /// Whose claim a request makes; none where it makes none.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        Self::parse(headers.get(http::header::AUTHORIZATION)?.to_str().ok()?)
+    }
 }
 
 impl std::fmt::Display for Claim {
