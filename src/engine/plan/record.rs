@@ -214,11 +214,11 @@ fn item_id(item: &Item) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Content, Record, Worth, annotation, field_manager};
+    use super::{Content, Record, Worth, annotation, field_manager, item_id, sha256_hex};
     use crate::{
         cluster::target::TargetName,
         digest::DigestKey,
-        item::{Item, Wanted},
+        item::{FindRef, Item, Listing, Wanted},
         name::{ObjectKey, ObjectKind, ProviderKind, RemoteKey, RemoteRef, TargetKind},
     };
 
@@ -290,6 +290,16 @@ mod tests {
         assert_eq!((record.item(&key, &item("a")), record.names_of(&item("a"))), (Some(mac), Some(12)));
         assert_eq!((record.item(&key, &item("b")), record.names_of(&item("b"))), (Some(mac), None));
         assert_eq!(record.names_of(&item("c")), None);
+    }
+
+    #[test]
+    fn searches_for_values_and_for_metadata_are_two_and_are_found_again_by_later_releases() {
+        let search = |is_metadata| {
+            let find = FindRef { provider: ProviderKind::File, listing: Listing::default(), regexp: None, allowed: None, is_metadata };
+            item_id(&Item { store: "uid".to_owned(), wanted: Wanted::Find(Box::new(find)) })
+        };
+        assert_eq!(search(false), sha256_hex("uid\nfind\nNone\nNone\nNone"));
+        assert_ne!(search(true), search(false));
     }
 
     #[test]
