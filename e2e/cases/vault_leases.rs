@@ -123,6 +123,16 @@ async fn a_leased_user_is_made_once_for_all_renewed_replaced_at_its_end_and_revo
     let second = calls(&vault, "rabbitmq/creds/app");
     assert!(renewals(&vault.proxy.calls()) >= 2 && second >= 2, "{second}");
 
+    // Who starts anew knows of no lease: it takes one before the old one ends, for all, and long before a look is due.
+    world.operator.kill();
+    let (before, reads) = (user_of(&world, "one").await, calls(&vault, "rabbitmq/creds/app"));
+    world.operator.start();
+    for object in ["one", "two"] {
+        let is_other = |secret: Option<&Secret>| secret.is_some_and(|secret| data_of(secret)["username"] != before.as_bytes());
+        world.cluster.until::<Secret>(object, "to hold a user of this process", is_other).await;
+    }
+    assert!(calls(&vault, "rabbitmq/creds/app") > reads);
+
     world.cluster.delete::<ExternalSecret>("one", &DeleteParams::default()).await;
     world.cluster.until::<ExternalSecret>("one", "to be gone", |object| object.is_none()).await;
     assert_eq!(calls(&vault, "sys/leases/revoke"), 0, "the other object uses it");

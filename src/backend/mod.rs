@@ -66,6 +66,12 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Whether a value that was delivered may end before its next look is due, and nobody in this process attends to it: a lease that the
+    /// process before has taken. Such a value is looked at at once.
+    fn is_unattended(&self, _wanted: &RemoteRef) -> bool {
+        false
+    }
+
     /// No object uses the value any more. A backend that leases values may end the lease.
     async fn release(&self, _wanted: &RemoteRef) {}
 

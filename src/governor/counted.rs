@@ -95,6 +95,10 @@ impl Backend for Counted {
         self.backend.writer()
     }
 
+    fn is_unattended(&self, wanted: &RemoteRef) -> bool {
+        self.backend.is_unattended(wanted)
+    }
+
     async fn release(&self, wanted: &RemoteRef) {
         self.backend.release(wanted).await;
     }

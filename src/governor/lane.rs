@@ -256,6 +256,10 @@ impl Lane {
         self.state().breaker.probe_at()
     }
 
+    pub fn is_unattended(&self, wanted: &RemoteRef) -> bool {
+        self.0.backend.is_unattended(wanted)
+    }
+
     /// Tells the backend that nobody uses the value any more; nobody waits for what it does then.
     pub fn release(&self, wanted: RemoteRef) {
         let lane = self.clone();

@@ -279,6 +279,12 @@ impl Session {
         }
     }
 
+    /// Whether what was delivered may end before its next look is due, because nobody has looked at it since this session began.
+    #[must_use]
+    pub fn is_unattended(&self, item: &Item) -> bool {
+        matches!(&item.wanted, Wanted::Value(value) if self.lane.is_unattended(value))
+    }
+
     /// No object uses the item any more.
     pub fn release(&self, item: &Item) {
         if let Wanted::Value(value) = &item.wanted {

@@ -154,11 +154,16 @@ impl Refresh {
         let mut state = self.state();
         let before = state.ledger.items_of(&registration.object);
         let enrolments: Vec<Enrolment> = registration.items.iter().map(RegisteredItem::enrolment).collect();
+        let unattended: Vec<Item> = registration.items.iter().filter_map(RegisteredItem::unattended).collect();
         for registered in registration.items {
             state.grants.insert(registered.item);
             self.use_session(&mut state, now, registered.session);
         }
         let wakings = state.ledger.register(now, &registration.object, registration.interval, enrolments);
+        for item in &unattended {
+            state.ledger.hurry(now, item);
+            state.nudge(&item.store);
+        }
         state.drop_unused(&before);
         self.wake(wakings);
     }
@@ -409,6 +414,12 @@ impl RegisteredItem {
     fn enrolment(&self) -> Enrolment {
         let failing = self.failing.as_ref().map(|fault| (fault.reason, fault::retry(fault)));
         Enrolment { item: self.item.get().clone(), known: self.known, failing }
+    }
+
+    /// The item, if it cannot wait for its slot.
+    fn unattended(&self) -> Option<Item> {
+        let item = self.item.get();
+        self.session.is_unattended(item).then(|| item.clone())
     }
 }
 

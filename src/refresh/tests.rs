@@ -57,6 +57,8 @@ struct Scripted {
     hints: Mutex<Vec<UnboundedSender<Hint>>>,
     /// Whether it can tell versions without reading; the value is its own version.
     has_versions: bool,
+    /// Whether what it gave to another process may end.
+    leases: bool,
 }
 
 impl Scripted {
@@ -66,12 +68,17 @@ impl Scripted {
 
     fn slow(batch: usize, delay: Duration) -> Arc<Self> {
         let (act, values, calls, hints) = (Mutex::new(Act::Answer), Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { batch, act, values, calls, delay, hints, has_versions: false })
+        Arc::new(Self { batch, act, values, calls, delay, hints, has_versions: false, leases: false })
+    }
+
+    fn leasing() -> Arc<Self> {
+        let (act, values, calls, hints) = (Mutex::new(Act::Answer), Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { batch: 1, act, values, calls, delay: Duration::ZERO, hints, has_versions: false, leases: true })
     }
 
     fn versioned(batch: usize) -> Arc<Self> {
         let (act, values, calls, hints) = (Mutex::new(Act::Answer), Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { batch, act, values, calls, delay: Duration::ZERO, hints, has_versions: true })
+        Arc::new(Self { batch, act, values, calls, delay: Duration::ZERO, hints, has_versions: true, leases: false })
     }
 
     fn set(&self, key: &str, value: &str) {
@@ -124,6 +131,10 @@ impl Backend for Scripted {
             Act::Panic => panic!("a provider's bug"),
             Act::Down => vec![Reading::Unknown(Fault::unavailable("down")); refs.len()],
         }
+    }
+
+    fn is_unattended(&self, wanted: &RemoteRef) -> bool {
+        self.leases && self.reads_of(wanted.key.as_str()) == 0
     }
 
     fn lister(&self) -> Option<&dyn List> {
@@ -723,6 +734,29 @@ async fn after_a_restart_only_what_fell_due_is_looked_at_and_nobody_is_woken() {
     rig.quiet(Duration::from_secs(1)).await;
     assert!((8..=35).contains(&backend.calls()), "a tenth of the period: {}", backend.calls());
     rig.quiet(2 * HOUR).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_what_may_end_meanwhile_is_looked_at_once_at_once() {
+    let (mut rig, backend) = (Rig::since(Some(Timestamp::from_second(START).unwrap())), Scripted::leasing());
+    let session = rig.session("store", 1, &backend);
+    let items: Vec<_> = (0..20).map(|n| item("store", &format!("app/{n}"))).collect();
+    (0..20).for_each(|n| backend.set(&format!("app/{n}"), "2"));
+    let known = Some(digest_key().mac("value", [&b"1"[..]]).short());
+    for (n, item) in items.iter().enumerate() {
+        for user in ["x", "y"] {
+            rig.register(&format!("{user}{n}"), Some(HOUR), &session, [(item, known, None)].into_iter());
+        }
+    }
+    rig.register("once", None, &session, [(&item("store", "app/once"), known, None)].into_iter());
+    rig.refresh.all_registered();
+    for _ in 0..40 {
+        let woken = timeout(Duration::from_secs(5), rig.wakes.recv()).await;
+        woken.expect("its users have the value that has ended").unwrap();
+    }
+    let reads: Vec<usize> = (0..20).map(|n| backend.reads_of(&format!("app/{n}"))).collect();
+    assert!(reads.iter().all(|reads| *reads == 1), "{reads:?}");
+    assert_eq!(backend.reads_of("app/once"), 0, "nobody looks at it periodically");
 }
 
 #[tokio::test(start_paused = true)]

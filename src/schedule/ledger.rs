@@ -229,6 +229,16 @@ impl Ledger {
         }
     }
 
+    /// The item cannot wait for its slot: it is due now, unless nobody looks at it periodically.
+    pub fn hurry(&mut self, now: Moment, item: &Item) {
+        self.tick(now);
+        let Some(id) = self.ids.get(item).copied() else { return };
+        if let Some(track) = self.tracks.get_mut(&id).filter(|track| track.period().is_some()) {
+            track.request(now.mono, now.mono);
+            self.reindex(id);
+        }
+    }
+
     /// The store has a new generation or credential: what is looked at at all is looked at soon, and keeps what is known of it.
     pub fn renew(&mut self, now: Moment, store: &str) {
         self.tick(now);

@@ -106,6 +106,11 @@ impl Leases {
         self.table().entry(key.clone()).or_default().gate.clone()
     }
 
+    /// Whether the key was asked about in this session.
+    pub fn has_seen(&self, key: &RemoteKey) -> bool {
+        self.table().contains_key(key)
+    }
+
     pub fn get(&self, key: &RemoteKey) -> Option<Lease> {
         self.table().get(key)?.lease.clone()
     }

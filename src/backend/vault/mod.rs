@@ -362,6 +362,13 @@ impl Backend for Vault {
         }
     }
 
+    fn is_unattended(&self, wanted: &RemoteRef) -> bool {
+        match &self.engine {
+            Engine::Logical { leases, .. } => !leases.has_seen(&wanted.key),
+            Engine::Kv1 { .. } | Engine::Kv2 { .. } => false,
+        }
+    }
+
     async fn release(&self, wanted: &RemoteRef) {
         let Engine::Logical { leases, revokes: true, .. } = &self.engine else { return };
         if wanted.is_metadata {

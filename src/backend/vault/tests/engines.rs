@@ -262,6 +262,17 @@ async fn a_hint_says_when_a_lease_has_to_be_looked_at() {
 }
 
 #[tokio::test]
+async fn a_path_that_may_have_been_leased_to_another_process_is_told_until_it_was_asked_about() {
+    let database = Database::start(90).await;
+    let wanted = RemoteRef { key: RemoteKey::parse(ProviderKind::Vault, USER).unwrap(), version: None, is_metadata: false };
+    let store = logical(&database.server, false);
+    assert!(store.is_unattended(&wanted));
+    user(&store).await;
+    assert!(!store.is_unattended(&wanted));
+    assert!(!database.server.store().is_unattended(&wanted), "what KV gives does not end");
+}
+
+#[tokio::test]
 async fn a_lease_that_nobody_needs_is_revoked_where_that_is_wished() {
     for (revokes, revocations, reads) in [(true, 1, 2), (false, 0, 1)] {
         let database = Database::start(90).await;
