@@ -2,6 +2,7 @@
 
 mod admission;
 mod api_server;
+mod aws;
 mod costs;
 mod deletion;
 mod dependencies;

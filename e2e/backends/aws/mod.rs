@@ -218,6 +218,11 @@ impl AwsServer {
         self.world().planned.push(Planned { operation: operation.to_owned(), left: times, failure });
     }
 
+    /// What was planned and has not happened yet does not happen.
+    pub fn plan_nothing(&self) {
+        self.world().planned.clear();
+    }
+
     /// Sets how far the server's clock is ahead; a client's that is five minutes off is refused.
     pub fn set_clock_ahead(&self, ahead: SignedDuration) {
         self.world().clock = ahead;
