@@ -31,7 +31,8 @@ enum Dependency {
 
 use Dependency::{AuthorityMap, AuthoritySecret, Credential, Labels, Store};
 
-const ALL: [Dependency; 5] = [Store, Credential, AuthorityMap, AuthoritySecret, Labels];
+/// What changes at the same time. Labels of a namespace wake everybody in it, and would hide who wakes nobody.
+const TOGETHER: [&[Dependency]; 2] = [&[Store, Credential, AuthorityMap, AuthoritySecret], &[Labels]];
 
 /// As what it stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,7 @@ impl Dependency {
         }
     }
 
+    /// Each reads a key of its name: the look of one would tell the other.
     fn objects(self) -> [String; 2] {
         POLICIES.map(|(policy, _)| format!("{self}-{policy}"))
     }
@@ -176,29 +178,29 @@ spec:
         patched.expect("a patch");
     }
 
-    /// Everything is brought into one state, while the operator runs, or before its next start.
-    async fn bring(&self, state: State, when: When) {
+    /// All of these are brought into one state, while the operator runs, or before its next start.
+    async fn bring(&self, dependencies: &[Dependency], state: State, when: When) {
         if when == When::Down {
             self.world.operator.kill();
         }
-        for dependency in ALL {
-            self.put(dependency, state).await;
+        for dependency in dependencies {
+            self.put(*dependency, state).await;
         }
         if when == When::Down {
             self.world.operator.start();
         }
     }
 
-    async fn new_value(&self) -> Canary {
+    async fn new_value(&self, dependencies: &[Dependency]) -> Canary {
         let value = self.world.canary();
-        for dependency in ALL {
-            self.vault.kv().put(&dependency.to_string(), &json!({ "v": value.text })).await;
+        for object in dependencies.iter().flat_map(|dependency| dependency.objects()) {
+            self.vault.kv().put(&object, &json!({ "v": value.text })).await;
         }
         value
     }
 
-    async fn is_told(&self, when: When) {
-        for dependency in ALL {
+    async fn is_told(&self, dependencies: &[Dependency], when: When) {
+        for dependency in dependencies {
             let (kind, reason) = dependency.fault();
             for object in dependency.objects() {
                 let words = format!("to say {kind}=False, {reason}, {when:?}");
@@ -233,30 +235,35 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_of_a_dependency_is_noticed_while_the_operator_runs_and_while_it_does_not() {
     let stage = Stage::set().await;
-    let value = stage.new_value().await;
-    for dependency in ALL {
+    let all = TOGETHER.concat();
+    let value = stage.new_value(&all).await;
+    for dependency in all.iter().copied() {
         stage.put(dependency, State::Good).await;
         stage.put_store(dependency, State::Good).await;
         for (name, (_, policy)) in dependency.objects().iter().zip(POLICIES) {
-            let line = format!("  {policy}\n  data: [{{secretKey: v, remoteRef: {{key: {dependency}, property: v}}}}]");
+            let line = format!("  {policy}\n  data: [{{secretKey: v, remoteRef: {{key: {name}, property: v}}}}]");
             stage.world.cluster.apply(&external(name, &stage.store(dependency), &line)).await;
         }
     }
     stage.world.operator.start();
-    stage.is_delivered(&value, &ALL, When::Running).await;
-    for when in [When::Running, When::Down] {
+    stage.is_delivered(&value, &all, When::Running).await;
+    for (when, together) in [When::Running, When::Down].into_iter().flat_map(|when| TOGETHER.map(|together| (when, together))) {
         stage.is_at_rest().await;
-        stage.bring(State::Bad, when).await;
-        stage.is_told(when).await;
-        let value = stage.new_value().await;
-        stage.bring(State::Good, when).await;
-        stage.is_delivered(&value, &ALL, when).await;
+        stage.bring(together, State::Bad, when).await;
+        stage.is_told(together, when).await;
+        let value = stage.new_value(together).await;
+        stage.bring(together, State::Good, when).await;
+        stage.is_delivered(&value, together, when).await;
 
         // Nothing failed, and nothing was due: what may be read now is seen by looking. Labels that admit as before change nothing.
         stage.is_at_rest().await;
-        let value = stage.new_value().await;
-        stage.bring(State::Other, when).await;
-        stage.is_delivered(&value, &[Store, Credential, AuthorityMap, AuthoritySecret], when).await;
+        if together == [Labels] {
+            stage.bring(together, State::Other, when).await;
+        } else {
+            let value = stage.new_value(together).await;
+            stage.bring(together, State::Other, when).await;
+            stage.is_delivered(&value, together, when).await;
+        }
     }
     stage.is_at_rest().await;
     stage.world.finish().await;
