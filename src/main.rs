@@ -27,6 +27,9 @@ use keyferry::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// Threads that work. The operator waits for others most of the time, and each thread keeps memory of its own: as many as a large node has
+/// processors would cost more than all objects. Work that would hold up the others has threads apart from these.
+const WORKERS: usize = 2;
 /// Calls in flight to one store.
 const STORE_CONCURRENCY: usize = 16;
 
@@ -82,7 +85,8 @@ fn run(flags: RunFlags) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     telemetry::install_panic_hook(metrics.clone());
     tell_settings(&config, &metrics);
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = runtime.context("cannot start the asynchronous runtime")?;
     let outcome = runtime.block_on(operate(config, metrics));
     // What still runs must not hold up the end: a lost Lease leaves no time.
     runtime.shutdown_background();
