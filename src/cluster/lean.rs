@@ -20,7 +20,7 @@ const OUR_ANNOTATIONS: &str = "keyferry.dev/";
 #[derive(Clone, Debug)]
 pub struct Lean<K>(pub K);
 
-/// A kind that is made of its parts.
+/// A kind that is made of its parts. Lists keep no room to grow: most have one member or two, and would have room for four.
 pub trait Parts: Resource<DynamicType = ()> + Clone + fmt::Debug + Send + Sync + 'static {
     type Spec: DeserializeOwned;
 
@@ -30,7 +30,9 @@ pub trait Parts: Resource<DynamicType = ()> + Clone + fmt::Debug + Send + Sync +
 impl Parts for ExternalSecret {
     type Spec = ExternalSecretSpec;
 
-    fn from_parts(metadata: ObjectMeta, spec: Self::Spec, status: Option<SyncStatus>) -> Self {
+    fn from_parts(metadata: ObjectMeta, mut spec: Self::Spec, status: Option<SyncStatus>) -> Self {
+        spec.data.as_mut().map(Vec::shrink_to_fit);
+        spec.data_from.as_mut().map(Vec::shrink_to_fit);
         Self { metadata, spec, status }
     }
 }
@@ -38,7 +40,9 @@ impl Parts for ExternalSecret {
 impl Parts for ExternalParameter {
     type Spec = ExternalParameterSpec;
 
-    fn from_parts(metadata: ObjectMeta, spec: Self::Spec, status: Option<SyncStatus>) -> Self {
+    fn from_parts(metadata: ObjectMeta, mut spec: Self::Spec, status: Option<SyncStatus>) -> Self {
+        spec.data.as_mut().map(Vec::shrink_to_fit);
+        spec.data_from.as_mut().map(Vec::shrink_to_fit);
         Self { metadata, spec, status }
     }
 }
@@ -66,7 +70,11 @@ struct ObjectMetadata {
 
 impl<'de, K: Parts> Deserialize<'de> for Lean<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let ObjectBody { metadata, spec, status } = ObjectBody::<K::Spec>::deserialize(deserializer)?;
+        let ObjectBody { metadata, spec, mut status } = ObjectBody::<K::Spec>::deserialize(deserializer)?;
+        if let Some(status) = &mut status {
+            status.conditions.shrink_to_fit();
+            status.entries.shrink_to_fit();
+        }
         let annotations = metadata.annotations.map(|Ours(pairs)| BTreeMap::from_iter(pairs)).filter(|ours| !ours.is_empty());
         let metadata = ObjectMeta {
             name: metadata.name,
@@ -183,18 +191,26 @@ impl<'de, K> Deserialize<'de> for LeanTarget<K> {
         let metadata = TargetAnswer::deserialize(deserializer)?.metadata;
         let mut records = metadata.annotations.map(|Ours(pairs)| pairs).unwrap_or_default();
         records.retain(|(name, _)| name.starts_with(DIGEST_PREFIX));
+        records.shrink_to_fit();
         let facts = TargetFacts {
             uid: metadata.uid.unwrap_or_default(),
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
             is_deleting: metadata.deletion_timestamp.is_some(),
             has_label: metadata.labels.is_some_and(|labels| labels.get(MANAGED_LABEL).is_some_and(|value| value == "true")),
-            owners: metadata.owner_references.into_iter().flatten().map(|owner| (owner.kind, owner.name, owner.uid)).collect(),
+            owners: exactly(metadata.owner_references.into_iter().flatten().map(|owner| (owner.kind, owner.name, owner.uid))),
             records,
-            holders: metadata.managed_fields.into_iter().flatten().filter_map(Fieldset::holder).collect(),
+            holders: exactly(metadata.managed_fields.into_iter().flatten().filter_map(Fieldset::holder)),
         };
         let (name, namespace, resource_version) = (metadata.name, metadata.namespace, metadata.resource_version);
         Ok(Self { metadata: ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() }, facts, kind: PhantomData })
     }
+}
+
+/// Without room to grow.
+fn exactly<T>(members: impl Iterator<Item = T>) -> Vec<T> {
+    let mut members: Vec<T> = members.collect();
+    members.shrink_to_fit();
+    members
 }
 
 impl<K: Resource<DynamicType = ()>> Resource for LeanTarget<K> {

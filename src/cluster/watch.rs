@@ -32,14 +32,10 @@ pub enum TargetEvent {
 }
 
 impl Cluster {
-    /// A cache of the objects of a kind, and the stream that feeds it.
-    pub fn objects<K: Parts>(&self) -> (Store<K>, impl Stream<Item = Event<K>> + Send + 'static) {
-        let writer = Writer::<K>::default();
-        let store = writer.as_reader();
+    /// The objects of a kind; nothing of them is cached here.
+    pub fn objects<K: Parts>(&self) -> impl Stream<Item = Event<K>> + Send + 'static {
         let source = watcher(Api::<Lean<K>>::all(self.client.clone()), Config::default()).default_backoff();
-        let source = source.map(|event| event.map(|event| mapped(event, |Lean(object)| object)));
-        let stream = reflector::reflector(writer, source).filter_map(|event| ready(logged(event)));
-        (store, stream)
+        source.filter_map(|event| ready(logged(event))).map(|event| mapped(event, |Lean(object)| object))
     }
 
     /// A reflected cache of a whole kind, and the stream that feeds it; `managedFields` are dropped on the way.

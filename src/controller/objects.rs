@@ -1,71 +1,91 @@
-//! The objects of all kinds: their caches, and how a reconcile of one is asked for.
+//! The objects of all kinds: one cache of them, and how a reconcile of one is asked for.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use jiff::Timestamp;
-use kube::runtime::{
-    reflector::{ObjectRef, Store},
-    watcher::Event,
-};
+use kube::runtime::watcher::Event;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     cluster::{Cluster, watch::mapped},
     crd::{
         condition::{self, FRESH, READY},
-        v1alpha1::{ExternalParameter, ExternalSecret, SyncObject},
+        v1alpha1::{ExternalParameter, ExternalSecret, REFRESH_ANNOTATION, SyncObject},
     },
     metrics::Present,
     name::{ObjectKey, ObjectKind},
 };
 
-/// The caches of the kinds that are served. Cheap to clone.
-#[derive(Clone)]
-pub struct Objects {
-    pub secrets: Option<Store<ExternalSecret>>,
-    pub parameters: Option<Store<ExternalParameter>>,
-}
+/// The objects of the kinds that are served, as the watches showed them last. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Objects(Arc<RwLock<HashMap<ObjectKey, SyncObject>>>);
 
 /// What a watch of objects tells, whichever kind they are.
 pub type ObjectEvents = BoxStream<'static, Event<SyncObject>>;
 
+/// What a full list has shown so far.
+pub type Listing = HashMap<ObjectKey, SyncObject>;
+
+/// What an event means. An object of which only the status is another is no news.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    pub changed: Vec<ObjectKey>,
+    pub gone: Vec<ObjectKey>,
+}
+
+/// One watch for each of the kinds.
+pub fn watches(cluster: &Cluster, kinds: &BTreeSet<ObjectKind>) -> Vec<(ObjectKind, ObjectEvents)> {
+    let watch = |kind: &ObjectKind| match kind {
+        ObjectKind::ExternalSecret => (*kind, merged(cluster.objects::<ExternalSecret>())),
+        ObjectKind::ExternalParameter => (*kind, merged(cluster.objects::<ExternalParameter>())),
+    };
+    kinds.iter().map(watch).collect()
+}
+
 impl Objects {
-    /// One watch for each of the kinds.
-    pub fn watch(cluster: &Cluster, kinds: &BTreeSet<ObjectKind>) -> (Self, Vec<ObjectEvents>) {
-        let (mut objects, mut events) = (Self { secrets: None, parameters: None }, Vec::new());
-        if kinds.contains(&ObjectKind::ExternalSecret) {
-            let (store, stream) = cluster.objects::<ExternalSecret>();
-            objects.secrets = Some(store);
-            events.push(merged(stream));
+    /// Takes an event of that kind's watch in. During a full list the cache stays as it was.
+    pub fn take(&self, kind: ObjectKind, listing: &mut Listing, event: Event<SyncObject>) -> News {
+        let mut news = News::default();
+        match event {
+            Event::Init => *listing = Listing::new(),
+            Event::InitApply(object) => drop(listing.insert(object.key(), object)),
+            Event::InitDone => return self.replace(kind, std::mem::take(listing)),
+            Event::Apply(object) => {
+                let key = object.key();
+                let mut objects = self.write();
+                if objects.get(&key).is_none_or(|known| mark(known) != mark(&object)) {
+                    news.changed.push(key.clone());
+                }
+                objects.insert(key, object);
+            }
+            Event::Delete(object) => {
+                let key = object.key();
+                self.write().remove(&key);
+                news.gone.push(key);
+            }
         }
-        if kinds.contains(&ObjectKind::ExternalParameter) {
-            let (store, stream) = cluster.objects::<ExternalParameter>();
-            objects.parameters = Some(store);
-            events.push(merged(stream));
-        }
-        (objects, events)
+        news
     }
 
-    /// Resolves when the caches hold full lists; false when one of them never will.
-    pub async fn synced(&self) -> bool {
-        if let Some(secrets) = &self.secrets
-            && secrets.wait_until_ready().await.is_err()
-        {
-            return false;
+    fn replace(&self, kind: ObjectKind, listed: Listing) -> News {
+        let mut objects = self.write();
+        let gone: Vec<ObjectKey> = objects.keys().filter(|key| key.kind == kind && !listed.contains_key(*key)).cloned().collect();
+        for key in &gone {
+            objects.remove(key);
         }
-        match &self.parameters {
-            Some(parameters) => parameters.wait_until_ready().await.is_ok(),
-            None => true,
-        }
+        let is_new = |key: &ObjectKey, object: &SyncObject| objects.get(key).is_none_or(|known| mark(known) != mark(object));
+        let changed = listed.iter().filter(|(key, object)| is_new(key, object)).map(|(key, _)| key.clone()).collect();
+        objects.extend(listed);
+        News { changed, gone }
     }
 
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<SyncObject> {
-        match key.kind {
-            ObjectKind::ExternalSecret => self.secrets.as_ref()?.get(&reference(key)).map(SyncObject::Secret),
-            ObjectKind::ExternalParameter => self.parameters.as_ref()?.get(&reference(key)).map(SyncObject::Parameter),
-        }
+        self.read().get(key).cloned()
     }
 
     /// How they stand, as their cached statuses say, and how far the poller is.
@@ -84,8 +104,15 @@ impl Objects {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<SyncObject> {
-        let secrets = self.secrets.iter().flat_map(Store::state).map(SyncObject::Secret);
-        secrets.chain(self.parameters.iter().flat_map(Store::state).map(SyncObject::Parameter)).collect()
+        self.read().values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<ObjectKey, SyncObject>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<ObjectKey, SyncObject>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,8 +123,10 @@ where
     events.map(|event| mapped(event, |object| SyncObject::from(Arc::new(object)))).boxed()
 }
 
-fn reference<K: kube::Resource<DynamicType = ()>>(key: &ObjectKey) -> ObjectRef<K> {
-    ObjectRef::new(&key.name).within(&key.namespace)
+/// What of an object matters: our own status writes do not.
+fn mark(object: &SyncObject) -> (Option<&str>, Option<i64>, Option<&str>, bool) {
+    let metadata = object.metadata();
+    (metadata.uid.as_deref(), metadata.generation, object.annotation(REFRESH_ANNOTATION), metadata.deletion_timestamp.is_some())
 }
 
 /// Asks for a reconcile. Cheap to clone.
@@ -115,5 +144,69 @@ impl Trigger {
     pub fn send(&self, key: &ObjectKey) {
         // A closed channel means that the controller is ending.
         drop(self.0.send(key.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::{Listing, News, Objects};
+    use crate::{
+        crd::v1alpha1::{ExternalParameter, SyncObject},
+        name::ObjectKind,
+    };
+
+    const KIND: ObjectKind = ObjectKind::ExternalSecret;
+
+    fn object(name: &str, generation: i64, seen: &str) -> SyncObject {
+        let status = json!({"inputs": seen});
+        let manifest =
+            json!({"metadata": {"namespace": "ns", "name": name, "uid": "u", "generation": generation}, "spec": {}, "status": status});
+        SyncObject::Secret(Arc::new(serde_json::from_value(manifest).unwrap()))
+    }
+
+    fn changed(objects: &Objects, event: Event<SyncObject>) -> Vec<String> {
+        objects.take(KIND, &mut Listing::new(), event).changed.into_iter().map(|key| key.name).collect()
+    }
+
+    #[test]
+    fn only_what_changed_is_news_and_the_cache_has_it_all_the_same() {
+        let objects = Objects::default();
+        assert_eq!(changed(&objects, Event::Apply(object("a", 1, "x"))), ["a"]);
+        assert!(changed(&objects, Event::Apply(object("a", 1, "y"))).is_empty(), "a status of ours");
+        let key = object("a", 1, "").key();
+        assert_eq!(objects.get(&key).unwrap().status().inputs.as_deref(), Some("y"));
+        assert_eq!(changed(&objects, Event::Apply(object("a", 2, "y"))), ["a"]);
+        let news = objects.take(KIND, &mut Listing::new(), Event::Delete(object("a", 2, "y")));
+        assert_eq!(news, News { changed: Vec::new(), gone: vec![key.clone()] });
+        assert!(objects.get(&key).is_none());
+    }
+
+    #[test]
+    fn a_full_list_tells_at_its_end_what_came_changed_and_went_of_its_kind() {
+        let (objects, mut listing) = (Objects::default(), Listing::new());
+        for name in ["kept", "changed", "gone"] {
+            objects.take(KIND, &mut listing, Event::Apply(object(name, 1, "x")));
+        }
+        let parameter: ExternalParameter =
+            serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": "other"}, "spec": {}})).unwrap();
+        let parameter = SyncObject::Parameter(Arc::new(parameter));
+        objects.take(ObjectKind::ExternalParameter, &mut Listing::new(), Event::Apply(parameter.clone()));
+        let listed = [object("kept", 1, "y"), object("changed", 2, "x"), object("new", 1, "x")];
+        for event in [Event::Init].into_iter().chain(listed.into_iter().map(Event::InitApply)) {
+            assert_eq!(objects.take(KIND, &mut listing, event), News::default());
+        }
+        assert!(objects.get(&object("gone", 1, "x").key()).is_some(), "until the list is complete");
+        let mut news = objects.take(KIND, &mut listing, Event::InitDone);
+        news.changed.sort_unstable();
+        let key = |name: &str| object(name, 1, "").key();
+        assert_eq!(news, News { changed: vec![key("changed"), key("new")], gone: vec![key("gone")] });
+        assert!(objects.get(&key("gone")).is_none() && objects.get(&parameter.key()).is_some());
+        assert_eq!(objects.get(&key("kept")).unwrap().status().inputs.as_deref(), Some("y"));
+        assert_eq!(objects.all().len(), 4);
     }
 }

@@ -1,8 +1,7 @@
 //! From what the watches see to the objects that it concerns. What did not change wakes nobody.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::RandomState},
-    hash::BuildHasher,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -18,7 +17,7 @@ use tokio::sync::oneshot;
 use super::{
     Arrivals,
     memory::Memories,
-    objects::{ObjectEvents, Objects, Trigger},
+    objects::{self, Listing, ObjectEvents, Objects, Trigger},
     stores::{StoreMemories, StoreTrigger},
 };
 use crate::{
@@ -28,7 +27,7 @@ use crate::{
         target::{TargetIndex, TargetName},
         watch::TargetEvent,
     },
-    crd::v1alpha1::{CONFIRM_ABSENCE_ANNOTATION, ClusterSecretStore, REFRESH_ANNOTATION, SecretStore, SyncObject},
+    crd::v1alpha1::{CONFIRM_ABSENCE_ANNOTATION, ClusterSecretStore, SecretStore},
     engine::{
         fetch::Sessions,
         resolve::{Claims, World, stores_of},
@@ -61,7 +60,7 @@ impl Watches {
         refresh: Refresh,
         arrivals: Arrivals,
     ) -> Self {
-        let (objects, object_events) = Objects::watch(cluster, kinds);
+        let objects = Objects::default();
         let (secret_stores, store_events) = cluster.reflect::<SecretStore>();
         let (cluster_stores, cluster_store_events) = cluster.reflect::<ClusterSecretStore>();
         let (namespaces, namespace_events) = cluster.namespaces();
@@ -93,23 +92,26 @@ impl Watches {
             tasks.push(watcher.clone().targets(kind, cluster.targets(kind), sender).boxed());
             listed.push(receiver);
         }
-        tasks.extend(object_events.into_iter().map(|events| watcher.clone().objects(events).boxed()));
+        for (kind, events) in objects::watches(cluster, kinds) {
+            let (sender, receiver) = oneshot::channel();
+            tasks.push(watcher.clone().objects(kind, events, sender).boxed());
+            listed.push(receiver);
+        }
         let own = |store: &SecretStore| StoreName::Namespaced { namespace: store.namespace().unwrap_or_default(), name: store.name_any() };
         tasks.push(watcher.clone().stores(store_events, own).boxed());
         let shared = |store: &ClusterSecretStore| StoreName::Cluster { name: store.name_any() };
         tasks.push(watcher.clone().stores(cluster_store_events, shared).boxed());
         tasks.push(watcher.namespaces(namespace_events).boxed());
-        let synced = synced(world.clone(), objects.clone(), listed).boxed();
+        let synced = synced(world.clone(), listed).boxed();
         Self { objects, world, memories, stores, trigger, tasks: select_all(tasks).map(drop).boxed(), synced }
     }
 }
 
-async fn synced(world: World, objects: Objects, targets: Vec<oneshot::Receiver<()>>) -> bool {
-    objects.synced().await
-        && world.secret_stores.wait_until_ready().await.is_ok()
+async fn synced(world: World, listed: Vec<oneshot::Receiver<()>>) -> bool {
+    world.secret_stores.wait_until_ready().await.is_ok()
         && world.cluster_stores.wait_until_ready().await.is_ok()
         && world.namespaces.wait_until_ready().await.is_ok()
-        && join_all(targets).await.iter().all(Result::is_ok)
+        && join_all(listed).await.iter().all(Result::is_ok)
 }
 
 /// What the handlers of events work on.
@@ -178,19 +180,21 @@ impl<K: Clone + Eq + std::hash::Hash, M: PartialEq> Marks<K, M> {
 }
 
 impl Watcher {
-    async fn objects(self, mut events: ObjectEvents) {
-        let (mut marks, hasher) = (Marks::new(), RandomState::new());
+    async fn objects(self, kind: ObjectKind, mut events: ObjectEvents, listed: oneshot::Sender<()>) {
+        let (mut listing, mut listed) = (Listing::new(), Some(listed));
         while let Some(event) = events.next().await {
-            if let Event::Apply(object) = &event {
-                self.memories.shown(object);
+            let is_listed = matches!(event, Event::InitDone);
+            let shown = if let Event::Apply(object) = &event { Some(object.clone()) } else { None };
+            let news = self.objects.take(kind, &mut listing, event);
+            if let Some(object) = shown {
+                self.memories.shown(&object);
             }
-            let news = marks.take(&event, |object| object_mark(object, &hasher));
             for key in news.gone {
                 self.forget(&key);
             }
             for key in news.changed {
                 if let Some(object) = self.objects.get(&key) {
-                    if matches!(event, Event::InitDone) {
+                    if is_listed {
                         self.memories.shown(&object);
                     }
                     if self.world.claims.put(&object) {
@@ -198,6 +202,9 @@ impl Watcher {
                     }
                 }
                 self.trigger.send(&key);
+            }
+            if let Some(listed) = listed.take_if(|_| is_listed) {
+                let _ = listed.send(());
             }
         }
     }
@@ -332,14 +339,6 @@ impl Watcher {
         }
         self.wake_users(&stores);
     }
-}
-
-/// What of an object matters: our own status writes do not. Told by a hash, because there is one for every object.
-fn object_mark(object: &SyncObject, hasher: &RandomState) -> (ObjectKey, u64) {
-    let metadata = object.metadata();
-    let token = object.annotation(REFRESH_ANNOTATION);
-    let mark = hasher.hash_one((&metadata.uid, metadata.generation, token, metadata.deletion_timestamp.is_some()));
-    (object.key(), mark)
 }
 
 fn store_mark<K: Resource>(store: &K) -> (Option<String>, Option<i64>, Option<String>) {
