@@ -1,5 +1,6 @@
 //! Provider `aws` as objects meet it: Secrets Manager with its batches, what it refuses, and what its own models say of each request.
 
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
 use super::{external, whole_values};
@@ -10,7 +11,7 @@ use crate::backends::aws::judge::judge;
 use crate::backends::aws::{AwsServer, User};
 use crate::harness::World;
 use crate::harness::canary::Canary;
-use crate::harness::cluster::reason_of;
+use crate::harness::cluster::{data_of, reason_of};
 use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret};
 
 /// A store by an access key in a Secret of the test's namespace; its name.
@@ -195,5 +196,43 @@ async fn faults_of_aws_are_told_apart_and_keep_the_target() {
         world.cluster.delete::<ExternalSecret>(&name, &kube::api::DeleteParams::default()).await;
     }
     judge(&aws.recorded(), &aws.keys());
+    world.finish().await;
+}
+
+/// Of both services, from our server and from moto.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_aws_is_valid_and_rightly_signed() {
+    let world = World::start().await;
+    let (aws, moto) = (world.aws("SecretsManager").await, world.moto("SecretsManager").await);
+    let (own_parameters, motos_parameters) =
+        (aws.apply_as(&world, "parameters", "ParameterStore", "").await, moto.apply_as(&world, "parameters", "ParameterStore", "").await);
+    let values = [(); 8].map(|()| world.canary());
+    for (number, value) in values[..3].iter().enumerate() {
+        aws.server.put_secret(&format!("app/{number}"), &value.text);
+        moto.server.admin().put_secret(&format!("app/{number}"), &values[3 + number].text).await;
+    }
+    aws.server.put_parameter("/app/token", "SecureString", &values[6].text);
+    moto.server.admin().put_parameter("/app/token", "SecureString", &values[7].text).await;
+
+    let three = [("k0", "app/0"), ("k1", "app/1"), ("k2", "app/2")];
+    let token = [("k0", "/app/token")];
+    for (name, store, keys) in [
+        ("own", &aws.name, &three[..]),
+        ("motos", &moto.name, &three),
+        ("own-p", &own_parameters, &token),
+        ("motos-p", &motos_parameters, &token),
+    ] {
+        world.cluster.apply(&whole_values(name, store, "", keys)).await;
+    }
+    for (name, expected) in [("own", &values[..3]), ("motos", &values[3..6]), ("own-p", &values[6..7]), ("motos-p", &values[7..])] {
+        world.cluster.ready(name).await;
+        let secret = world.cluster.get::<Secret>(name).await.expect("a target");
+        let held: Vec<Vec<u8>> = data_of(&secret).into_values().collect();
+        assert!(held.iter().map(Vec::as_slice).eq(expected.iter().map(Canary::bytes)), "{name} holds something else");
+    }
+    aws.judge();
+    moto.judge();
+    assert!(aws.server.count("BatchGetSecretValue") > 0 && aws.server.count("GetParameters") > 0, "{:?}", aws.server.counts());
+    assert_eq!(aws.server.counts().values().sum::<usize>(), aws.proxy.calls().len(), "nobody goes past the proxy");
     world.finish().await;
 }

@@ -14,7 +14,8 @@
 //!
 //! - `plane`: the control planes with `config/default` installed. Operators serve a whole cluster, so a test has one to itself.
 //! - `operator`: the process: start, kill, restart, stop, its pages, its log (at trace, searched by the oracles).
-//! - `world.proxy`: the fault proxy between the operator and the API server; `world.vault()` has its own before OpenBao.
+//! - `world.proxy`: the fault proxy between the operator and the API server; `world.vault()`, `world.aws(service)` and
+//!   `world.moto(service)` have their own before OpenBao, our AWS and moto.
 //! - `login`: what a login to Vault must carry, compared with what a proxy saw.
 //! - `cluster`: the admin: apply, patch, delete, wait. `audit`: what the API server counted. `history`: every state of every target.
 //! - `oracle`: what is checked by `finish`: no value outside its target, no panic, no request outside RBAC, no work at rest, no
@@ -22,6 +23,7 @@
 //!   `may_be_refused`, `outruns_status`); everything else is red.
 
 pub mod audit;
+pub mod aws;
 pub mod canary;
 pub mod cluster;
 pub mod history;
@@ -38,6 +40,7 @@ mod tests;
 pub mod vault;
 pub mod world;
 
+pub use aws::AwsStore;
 pub use canary::Canary;
 pub use cluster::Cluster;
 pub use login::Login;

@@ -22,7 +22,9 @@ use super::cluster::{Served, data_of, parameters_of};
 use super::history::{self, History};
 use super::operator::{Operator, Settings};
 use super::plane::Lent;
-use super::{Cluster, FileStore, VaultStore, oracle};
+use super::{AwsStore, Cluster, FileStore, VaultStore, oracle};
+use crate::backends::aws::AwsServer;
+use crate::backends::moto::Moto;
 use crate::proxy::{Matcher, Options, Proxy};
 
 /// Marks what belongs to tests, for the sweep.
@@ -137,6 +139,17 @@ impl World {
     /// A new OpenBao, and the ClusterSecretStore over it that this namespace may use.
     pub async fn vault(&self) -> VaultStore {
         VaultStore::start(self).await
+    }
+
+    /// A new AWS of ours, and the ClusterSecretStore over it that this namespace may use. `service` is `SecretsManager` or
+    /// `ParameterStore`.
+    pub async fn aws(&self, service: &str) -> AwsStore<AwsServer> {
+        AwsStore::start(self, service).await
+    }
+
+    /// The same over moto.
+    pub async fn moto(&self, service: &str) -> AwsStore<Moto> {
+        AwsStore::start_moto(self, service).await
     }
 
     /// A value that a target must hold before the end, and nothing else ever.
