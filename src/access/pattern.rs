@@ -35,6 +35,11 @@ impl Pattern {
     pub(super) fn admits(&self, key: &RemoteKey) -> bool {
         admits(&self.0, key.as_str())
     }
+
+    /// Whether it certainly admits every key that begins so.
+    pub(super) fn admits_all(&self, beginning: &str) -> bool {
+        self.0.last() == Some(&Token::Any) && admits(&self.0, beginning)
+    }
 }
 
 fn is_dns_label(text: &str) -> bool {

@@ -38,6 +38,14 @@ impl<'a> Search<'a> {
             && self.regex.as_ref().is_none_or(|regex| regex.is_match(name.as_str()))
             && self.allowed.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.admits(name)))
     }
+
+    /// Whether it certainly takes every name below its path, so that nothing is read with them that may not be.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        let beginning = self.path.map_or_else(String::new, |path| format!("{}/", path.as_str().trim_end_matches('/')));
+        let is_allowed = |patterns: &Vec<Pattern>| patterns.iter().any(|pattern| pattern.admits_all(&beginning));
+        self.regex.is_none() && self.allowed.as_ref().is_none_or(is_allowed)
+    }
 }
 
 fn is_below(path: &RemoteKey, name: &RemoteKey) -> bool {
@@ -53,4 +61,43 @@ fn compile(expression: &str) -> Result<Regex, Fault> {
         };
         Fault::invalid(Reason::InvalidSpec, format!("find.name.regexp {} {what}", quote(expression)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Search;
+    use crate::{
+        item::{FindRef, Listing},
+        name::{ProviderKind, RemoteKey},
+    };
+
+    #[test]
+    fn a_search_takes_all_only_where_every_name_below_its_path_is_certainly_allowed() {
+        let cases = [
+            (Some("/app"), None, None, true),
+            (Some("/app/"), None, None, true),
+            (None, None, None, true),
+            (Some("/app"), Some("."), None, false),
+            (Some("/app"), None, Some(vec!["/app/**"]), true),
+            (Some("/app/shop"), None, Some(vec!["/other", "/app/**"]), true),
+            (None, None, Some(vec!["**"]), true),
+            (Some("/app"), None, Some(vec![]), false),
+            (Some("/app"), None, Some(vec!["/app/*"]), false),
+            (Some("/app"), None, Some(vec!["/app/**/db"]), false),
+            (Some("/app"), None, Some(vec!["/app/a**"]), false),
+            (Some("/app"), None, Some(vec!["/app"]), false),
+            (Some("/apps"), None, Some(vec!["/app/**"]), false),
+            (None, None, Some(vec!["/app/**"]), false),
+        ];
+        for (path, regexp, allowed, expected) in cases {
+            let key = |path| RemoteKey::parse(ProviderKind::AwsParameterStore, path).unwrap();
+            let find = FindRef {
+                provider: ProviderKind::AwsParameterStore,
+                listing: Listing { path: path.map(key), ..Listing::default() },
+                regexp: regexp.map(str::to_owned),
+                allowed: allowed.as_ref().map(|patterns: &Vec<&str>| patterns.iter().map(ToString::to_string).collect()),
+            };
+            assert_eq!(Search::new(&find).unwrap().takes_all(), expected, "{find:?}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::{
     access::Role,
     crd::v1alpha1::Provider,
     fault::{Fault, Reason},
-    item::{Hint, Listing, Reading},
+    item::{Fetched, Hint, Listing, Reading},
     name::{RemoteKey, RemoteRef, StoreName},
     secret::SecretValue,
 };
@@ -109,6 +109,21 @@ pub trait List: Send + Sync {
         }
         let detail = "find.tags: the store's provider keeps no tags beside its values: remove them, or search by name";
         Err(Fault::invalid(Reason::InvalidSpec, detail))
+    }
+
+    /// Whether the names below this path cost no more with their values than without. Then a search that takes all of them asks for
+    /// [`List::list_values`]; one that takes some does not, since it may not read the others.
+    fn gives_values(&self, _path: Option<&str>) -> bool {
+        false
+    }
+
+    /// What [`List::list`] names, with its current values; `None` where it has to be listed and read after all. Asked only where
+    /// [`List::gives_values`] said so.
+    ///
+    /// # Errors
+    /// As [`List::list`].
+    async fn list_values(&self, _path: Option<&str>) -> Result<Option<BTreeMap<RemoteKey, Fetched>>, Fault> {
+        Ok(None)
     }
 }
 

@@ -9,7 +9,7 @@ use super::Pulse;
 use crate::{
     backend::{Backend, List, Probe, Traits, Write},
     fault::Fault,
-    item::{Hint, Reading},
+    item::{Fetched, Hint, Reading},
     metrics::{Metrics, Operation, StoreSeries},
     name::{ProviderKind, RemoteKey, RemoteRef},
 };
@@ -121,6 +121,20 @@ impl List for Counted {
         call.fault = names.as_ref().err().cloned();
         self.metrics.looked(names.as_ref().err());
         names
+    }
+
+    fn gives_values(&self, path: Option<&str>) -> bool {
+        self.backend.lister().is_some_and(|lister| lister.gives_values(path))
+    }
+
+    async fn list_values(&self, path: Option<&str>) -> Result<Option<BTreeMap<RemoteKey, Fetched>>, Fault> {
+        let Some(lister) = self.backend.lister() else { return Ok(None) };
+        let mut call = self.begin(Operation::List);
+        let values = lister.list_values(path).await;
+        call.fault = values.as_ref().err().cloned();
+        self.metrics.looked(values.as_ref().err());
+        values.iter().flatten().flatten().for_each(|_| self.metrics.looked(None));
+        values
     }
 }
 

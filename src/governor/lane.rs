@@ -2,7 +2,7 @@
 //! faster than the store may be asked, and not at all while it is down.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::RandomState},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::RandomState},
     hash::BuildHasher,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
@@ -27,11 +27,12 @@ use super::{
     queue::Queue,
 };
 use crate::{
+    access::Search,
     backend::Backend,
     cache::{Allowance, Kept, Reserve, Table},
     crd::v1alpha1::Capabilities,
     fault::{Class, Fault, Reason, quote},
-    item::{Hint, Item, Listing, Reading, Versions, Wanted},
+    item::{Fetched, Hint, Item, Listing, Reading, Versions, Wanted},
     metrics::{How, StoreSeries, Tally},
     name::{RemoteKey, RemoteRef},
 };
@@ -68,6 +69,8 @@ pub struct Manner {
 pub enum Asked {
     Value(RemoteRef),
     Names(Listing),
+    /// Names and values of all that is below a path.
+    All(Listing),
 }
 
 /// What it answered.
@@ -75,6 +78,7 @@ pub enum Asked {
 pub enum Answer {
     Value(Reading),
     Names(Result<Vec<RemoteKey>, Fault>),
+    All(BTreeMap<RemoteKey, Fetched>),
 }
 
 /// Resolves when the answer is there.
@@ -193,6 +197,20 @@ impl Lane {
 
     pub fn batch_size(&self) -> usize {
         self.0.backend.batch_size().max(1)
+    }
+
+    /// What a look at an item begins with. A search that takes everything below its path is read at once where that costs no more.
+    pub fn asked_for(&self, item: &Item) -> Asked {
+        let find = match &item.wanted {
+            Wanted::Value(value) => return Asked::Value(value.clone()),
+            Wanted::Find(find) => find,
+        };
+        let (listing, lister) = (&find.listing, self.0.backend.lister());
+        let gives_values = lister.is_some_and(|lister| lister.gives_values(listing.path.as_ref().map(RemoteKey::as_str)));
+        if gives_values && listing.tags.is_empty() && Search::new(find).is_ok_and(|search| search.takes_all()) {
+            return Asked::All(listing.clone());
+        }
+        Asked::Names(listing.clone())
     }
 
     /// Whether the store can tell versions without reading values.
@@ -384,6 +402,7 @@ impl Lane {
         let values: Vec<RemoteRef> = batch.iter().filter_map(Asked::value).cloned().collect();
         match batch.first() {
             Some(Asked::Names(listing)) => vec![Answer::Names(self.names(listing).await)],
+            Some(Asked::All(listing)) => vec![self.all(listing).await],
             _ => self.shared(&values).await.into_iter().map(Answer::Value).collect(),
         }
     }
@@ -444,6 +463,16 @@ impl Lane {
         self.guarded(lister.list_tagged(listing.path.as_ref().map(RemoteKey::as_str), &listing.tags)).await?
     }
 
+    /// The names alone where the backend gives no values with them after all.
+    async fn all(&self, listing: &Listing) -> Answer {
+        let Some(lister) = self.0.backend.lister() else { return Answer::Names(self.names(listing).await) };
+        match self.guarded(lister.list_values(listing.path.as_ref().map(RemoteKey::as_str))).await {
+            Ok(Ok(Some(values))) => Answer::All(values),
+            Ok(Ok(None)) => Answer::Names(self.names(listing).await),
+            Ok(Err(fault)) | Err(fault) => Answer::Names(Err(fault)),
+        }
+    }
+
     /// A provider that hangs or panics costs its own call only.
     async fn guarded<T>(&self, call: impl Future<Output = T>) -> Result<T, Fault> {
         let limit = self.0.manner.call_timeout;
@@ -482,6 +511,7 @@ impl Answer {
     fn size(&self) -> usize {
         match self {
             Self::Value(Reading::Found(fetched)) => fetched.value.len(),
+            Self::All(values) => values.values().map(|fetched| fetched.value.len()).sum(),
             Self::Value(Reading::Absent(_) | Reading::Unknown(_)) | Self::Names(_) => 0,
         }
     }
@@ -490,7 +520,7 @@ impl Answer {
     fn trouble(&self, asked: &Asked) -> Option<Arc<Trouble>> {
         let fault = match self {
             Self::Value(Reading::Unknown(fault)) | Self::Names(Err(fault)) => fault,
-            Self::Value(Reading::Found(_) | Reading::Absent(_)) | Self::Names(Ok(_)) => return None,
+            Self::Value(Reading::Found(_) | Reading::Absent(_)) | Self::Names(Ok(_)) | Self::All(_) => return None,
         };
         let is_trouble = matches!(fault.class, Class::Unavailable | Class::Throttled { .. } | Class::Bug);
         is_trouble.then(|| Arc::new(Trouble { asked: asked.clone(), fault: fault.clone() }))
@@ -520,7 +550,7 @@ impl Asked {
     fn value(&self) -> Option<&RemoteRef> {
         match self {
             Self::Value(value) => Some(value),
-            Self::Names(_) => None,
+            Self::Names(_) | Self::All(_) => None,
         }
     }
 }
@@ -592,7 +622,7 @@ impl State {
             self.series.sharing.refused(fault.reason);
             let answer = match &asked {
                 Asked::Value(_) => Answer::Value(Reading::Unknown(fault)),
-                Asked::Names(_) => Answer::Names(Err(fault)),
+                Asked::Names(_) | Asked::All(_) => Answer::Names(Err(fault)),
             };
             let kept = Arc::new(Kept { answer, at: self.next_start(), counted: None });
             let waiters = self.waiters.remove(&asked).map(|queued| queued.waiters).unwrap_or_default();

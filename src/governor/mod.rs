@@ -37,7 +37,7 @@ use crate::{
 use breaker::Pauses;
 pub use counted::Counted;
 pub use lane::Manner;
-use lane::{Answer, Asked, Lane};
+use lane::{Answer, Lane};
 use pace::Rate;
 pub use pulse::{Pulse, Sign};
 pub use queue::Queue;
@@ -305,7 +305,7 @@ impl Session {
     ///
     /// A look that started at or after `not_before` is shared with whoever else wants the item; an older one never is.
     pub async fn look(&self, items: &[Granted<Item>], not_before: Instant, priority: Priority) -> Vec<Look> {
-        let waiting = self.lane.ask(items.iter().map(|item| asked_for(item.get())), not_before, priority);
+        let waiting = self.lane.ask(items.iter().map(|item| self.lane.asked_for(item.get())), not_before, priority);
         join_all(items.iter().zip(waiting).map(|(item, asked)| self.sight(item.get(), asked, not_before, priority))).await
     }
 
@@ -329,8 +329,11 @@ impl Session {
                 };
                 Sighting::Found(found)
             }
+            (Wanted::Find(find), Answer::All(values)) => Sighting::Found(self.lists.taken(find, values, at)),
             (Wanted::Find(_), Answer::Names(Err(fault))) => Sighting::Found(Err(fault.clone())),
-            (Wanted::Value(_), Answer::Names(_)) => Sighting::Value(Reading::Unknown(lane::bug("a list answered a value"))),
+            (Wanted::Value(_), Answer::Names(_) | Answer::All(_)) => {
+                Sighting::Value(Reading::Unknown(lane::bug("a list answered a value")))
+            }
             (Wanted::Find(_), Answer::Value(_)) => Sighting::Found(Err(lane::bug("a value answered a list"))),
         };
         let versions = if self.lane.has_prober() { sighting.versions() } else { None };
@@ -340,13 +343,5 @@ impl Session {
     fn wall_of(&self, at: Instant) -> Timestamp {
         let now = (self.clock)();
         jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|since| now.checked_sub(since).ok()).unwrap_or(now)
-    }
-}
-
-/// What a look begins with.
-fn asked_for(item: &Item) -> Asked {
-    match &item.wanted {
-        Wanted::Value(value) => Asked::Value(value.clone()),
-        Wanted::Find(find) => Asked::Names(find.listing.clone()),
     }
 }

@@ -1,7 +1,7 @@
 //! What a search finds: the names that it takes, and their values. A list that shrinks suddenly is not believed at once.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use crate::{
     access::Search,
     cache::Kept,
     fault::{Fault, Reason},
-    item::{FindRef, Found, Reading},
+    item::{Fetched, FindRef, Found, Reading},
     name::{RemoteKey, RemoteRef},
 };
 
@@ -64,6 +64,15 @@ impl Lists {
         }
     }
 
+    /// What the search takes of values that came with their names, believed as [`Lists::admitted`] does.
+    pub fn taken(&self, find: &FindRef, values: &BTreeMap<RemoteKey, Fetched>, at: Instant) -> Result<Found, Fault> {
+        let names: Vec<RemoteKey> = values.keys().cloned().collect();
+        let admitted = self.admitted(find, &names, at)?;
+        let taken: BTreeMap<RemoteKey, Fetched> =
+            admitted.into_iter().filter_map(|name| values.get(&name).cloned().map(|fetched| (name, fetched))).collect();
+        Ok(Found::from(taken))
+    }
+
     /// The names that the search takes. A list that lost more than half of them counts as unknown, until a list that began at least
     /// `shrink` later says the same.
     pub fn admitted(&self, find: &FindRef, names: &[RemoteKey], at: Instant) -> Result<BTreeSet<RemoteKey>, Fault> {
@@ -108,7 +117,7 @@ pub async fn read(
                 found.withheld.insert(name, fault.clone());
             }
             Answer::Value(Reading::Unknown(fault)) => return Err(fault.clone()),
-            Answer::Names(_) => return Err(bug("a list answered a value")),
+            Answer::Names(_) | Answer::All(_) => return Err(bug("a list answered a value")),
         }
     }
     kept.extend(answers);

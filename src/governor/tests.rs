@@ -40,6 +40,8 @@ struct Scripted {
     /// A call answers when it gets a permit.
     gate: Semaphore,
     names: Mutex<Vec<&'static str>>,
+    /// What a list of values gives: nothing, or only the word that it has to be listed and read after all.
+    values: Mutex<Option<bool>>,
     /// How every key fails, if it does.
     trouble: Mutex<Option<Fault>>,
     /// A call that asks for one of these is refused as a whole.
@@ -54,6 +56,7 @@ impl Scripted {
             calls: Mutex::default(),
             gate: Semaphore::new(1000),
             names: Mutex::new(vec![]),
+            values: Mutex::default(),
             trouble: Mutex::default(),
             guilty: Mutex::default(),
         })
@@ -111,6 +114,20 @@ impl List for Scripted {
     async fn list(&self, _path: Option<&str>) -> Result<Vec<RemoteKey>, Fault> {
         self.calls.lock().unwrap().push(vec!["LIST".to_owned()]);
         Ok(self.names.lock().unwrap().iter().map(|name| key(name)).collect())
+    }
+
+    fn gives_values(&self, path: Option<&str>) -> bool {
+        path.is_some() && self.values.lock().unwrap().is_some()
+    }
+
+    async fn list_values(&self, _path: Option<&str>) -> Result<Option<BTreeMap<RemoteKey, Fetched>>, Fault> {
+        self.calls.lock().unwrap().push(vec!["ALL".to_owned()]);
+        if let Some(fault) = self.trouble.lock().unwrap().clone() {
+            return Err(fault);
+        }
+        let value = |name: &str| Fetched { value: SecretValue::from(name.to_owned()), form: Form::Whole, version: None, is_secret: false };
+        let values = self.names.lock().unwrap().iter().map(|name| (key(name), value(name))).collect();
+        Ok(self.values.lock().unwrap().is_some_and(|has_values| has_values).then_some(values))
     }
 }
 
@@ -481,6 +498,37 @@ async fn a_batch_that_is_refused_is_halved_until_the_guilty_keys_are_alone() {
     let before = backend.calls().len();
     assert_eq!(faulty().await, Vec::<usize>::new());
     assert_eq!(backend.calls().len() - before, 1, "and with the others when they are guilty no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_that_takes_all_is_read_with_its_names_and_one_that_takes_some_reads_only_those() {
+    let backend = Scripted::new(20, &[]);
+    let session = session(&backend, 4);
+    *backend.names.lock().unwrap() = vec!["app/a", "app/b", "app/c"];
+    let all = || granted(Reference::Find(&serde_json::from_value(json!({"path": "app"})).unwrap()));
+    let some = granted(Reference::Find(&serde_json::from_value(json!({"path": "app", "name": {"regexp": "a$"}})).unwrap()));
+    let found = async |search: Granted<Item>| {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let before = backend.calls().len();
+        let look = session.look(&[search], Instant::now(), Priority::Fresh).await.remove(0);
+        let names = match look.sighting {
+            Sighting::Found(Ok(found)) => found.values.keys().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            other => format!("{:?}", class_of(&other).map(|(_, reason)| reason)),
+        };
+        (names, backend.calls()[before..].iter().map(|call| call.join(" ")).collect::<Vec<_>>())
+    };
+    let calls = |calls: &[&str]| calls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(found(all()).await, ("app/a app/b app/c".to_owned(), calls(&["LIST", "app/a app/b app/c"])));
+    *backend.values.lock().unwrap() = Some(true);
+    assert_eq!(found(all()).await, ("app/a app/b app/c".to_owned(), calls(&["ALL"])));
+    assert_eq!(found(some).await, ("app/a".to_owned(), calls(&["LIST", "app/a"])));
+    *backend.values.lock().unwrap() = Some(false);
+    assert_eq!(found(all()).await, ("app/a app/b app/c".to_owned(), calls(&["ALL", "LIST", "app/a app/b app/c"])));
+    *backend.values.lock().unwrap() = Some(true);
+    *backend.names.lock().unwrap() = vec!["app/a"];
+    assert_eq!(found(all()).await, ("Some(ProviderUnavailable)".to_owned(), calls(&["ALL"])), "it shrank too much to be believed");
+    backend.fails(Some(Fault::unavailable("broken")));
+    assert_eq!(found(all()).await, ("Some(ProviderUnavailable)".to_owned(), calls(&["ALL"])));
 }
 
 #[tokio::test(start_paused = true)]
