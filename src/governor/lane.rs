@@ -422,7 +422,7 @@ impl Lane {
                 continue;
             }
             if let [one] = part {
-                self.state().note_alone(one, is_refused_whole(&read), refs.len() > 1);
+                self.state().note_alone(one, is_refused_whole(&read) || is_withheld(&read), refs.len() > 1);
             }
             readings.extend(read);
         }
@@ -504,6 +504,11 @@ fn is_refused_whole(readings: &[Reading]) -> bool {
     };
     let first = readings.first().and_then(refusal);
     first.is_some() && readings.iter().all(|reading| refusal(reading) == first)
+}
+
+/// Whether the store has it and does not give it: some refuse all that is asked with it then.
+fn is_withheld(readings: &[Reading]) -> bool {
+    readings.iter().any(|reading| matches!(reading, Reading::Absent(fault) if fault.reason != Reason::NotFound))
 }
 
 impl Answer {

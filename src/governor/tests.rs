@@ -46,6 +46,8 @@ struct Scripted {
     trouble: Mutex<Option<Fault>>,
     /// A call that asks for one of these is refused as a whole.
     guilty: Mutex<Vec<&'static str>>,
+    /// A call for several that asks for this one is refused as a whole.
+    spoiling: Mutex<Option<&'static str>>,
 }
 
 impl Scripted {
@@ -59,6 +61,7 @@ impl Scripted {
             values: Mutex::default(),
             trouble: Mutex::default(),
             guilty: Mutex::default(),
+            spoiling: Mutex::default(),
         })
     }
 
@@ -81,6 +84,10 @@ impl Backend for Scripted {
         self.calls.lock().unwrap().push(refs.iter().map(|one| one.key.to_string()).collect());
         let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Answer);
         self.gate.acquire().await.unwrap().forget();
+        let is_spoilt = |one: &RemoteRef| refs.len() > 1 && self.spoiling.lock().unwrap().is_some_and(|key| key == one.key.as_str());
+        if refs.iter().any(is_spoilt) {
+            return vec![Reading::Unknown(Fault::invalid(Reason::InvalidSpec, "not all of these can be read")); refs.len()];
+        }
         let is_guilty = refs.iter().any(|one| self.guilty.lock().unwrap().contains(&one.key.as_str()));
         if is_guilty {
             return vec![Reading::Unknown(Fault::access_denied("not all of these may be read")); refs.len()];
@@ -529,6 +536,23 @@ async fn a_search_that_takes_all_is_read_with_its_names_and_one_that_takes_some_
     assert_eq!(found(all()).await, ("Some(ProviderUnavailable)".to_owned(), calls(&["ALL"])), "it shrank too much to be believed");
     backend.fails(Some(Fault::unavailable("broken")));
     assert_eq!(found(all()).await, ("Some(ProviderUnavailable)".to_owned(), calls(&["ALL"])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withheld_value_that_has_its_batch_refused_is_asked_for_alone_until_it_is_given() {
+    let backend = Scripted::new(20, &[]);
+    let session = session(&backend, 4);
+    *backend.spoiling.lock().unwrap() = Some("k-deleted");
+    let items: Vec<_> = ["k1", "k2", "k-deleted", "k3"].map(item).into();
+    let count = async || {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let before = backend.calls().len();
+        let looks = session.look(&items, Instant::now(), Priority::Fresh).await;
+        let found = looks.iter().filter(|look| matches!(look.sighting, Sighting::Value(Reading::Found(_)))).count();
+        (found, backend.calls().len() - before)
+    };
+    assert_eq!(count().await, (3, 5));
+    assert_eq!(count().await, (3, 2), "it is asked for alone, the others are together");
 }
 
 #[tokio::test(start_paused = true)]
