@@ -60,6 +60,11 @@ pub(super) enum Failure {
     Endless,
     #[error("this version of it does not exist: correct the version")]
     NoVersion,
+    /// Of a call that does not say which of the two.
+    #[error("it does not exist, or this version of it does not: correct key and version")]
+    MissingOrVersion,
+    #[error("tags are read by name: write the name of the parameter instead of its ARN, in a store of its account and region")]
+    TagsByArn,
 }
 
 impl Failure {
@@ -170,11 +175,11 @@ impl Failure {
             | Self::WrongRegion
             | Self::Expired => Fault::access_denied(detail),
             Self::Throttled { after } => Fault::throttled(after, detail),
-            Self::Refused => Fault::invalid(Reason::InvalidSpec, detail),
+            Self::Refused | Self::TagsByArn => Fault::invalid(Reason::InvalidSpec, detail),
             Self::Endless => Fault::invalid(Reason::TooLarge, detail),
             Self::KeyDisabled => Fault::absent(Reason::Disabled, detail),
             Self::Deleted => Fault::absent(Reason::Deleted, detail),
-            Self::Missing | Self::NoVersion => Fault::absent(Reason::NotFound, detail),
+            Self::Missing | Self::NoVersion | Self::MissingOrVersion => Fault::absent(Reason::NotFound, detail),
             Self::Redirect | Self::Server(_) | Self::Malformed => Fault::unavailable(detail),
         }
     }
