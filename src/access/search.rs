@@ -96,6 +96,7 @@ mod tests {
                 listing: Listing { path: path.map(key), ..Listing::default() },
                 regexp: regexp.map(str::to_owned),
                 allowed: allowed.as_ref().map(|patterns: &Vec<&str>| patterns.iter().map(ToString::to_string).collect()),
+                is_metadata: false,
             };
             assert_eq!(Search::new(&find).unwrap().takes_all(), expected, "{find:?}");
         }

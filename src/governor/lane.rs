@@ -207,7 +207,8 @@ impl Lane {
         };
         let (listing, lister) = (&find.listing, self.0.backend.lister());
         let gives_values = lister.is_some_and(|lister| lister.gives_values(listing.path.as_ref().map(RemoteKey::as_str)));
-        if gives_values && listing.tags.is_empty() && Search::new(find).is_ok_and(|search| search.takes_all()) {
+        let wants_values = listing.tags.is_empty() && !find.is_metadata;
+        if gives_values && wants_values && Search::new(find).is_ok_and(|search| search.takes_all()) {
             return Asked::All(listing.clone());
         }
         Asked::Names(listing.clone())

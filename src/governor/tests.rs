@@ -514,6 +514,7 @@ async fn a_search_that_takes_all_is_read_with_its_names_and_one_that_takes_some_
     *backend.names.lock().unwrap() = vec!["app/a", "app/b", "app/c"];
     let all = || granted(Reference::Find(&serde_json::from_value(json!({"path": "app"})).unwrap()));
     let some = granted(Reference::Find(&serde_json::from_value(json!({"path": "app", "name": {"regexp": "a$"}})).unwrap()));
+    let beside = granted(Reference::Find(&serde_json::from_value(json!({"path": "app", "metadataPolicy": "Fetch"})).unwrap()));
     let found = async |search: Granted<Item>| {
         tokio::time::advance(Duration::from_secs(1)).await;
         let before = backend.calls().len();
@@ -529,6 +530,7 @@ async fn a_search_that_takes_all_is_read_with_its_names_and_one_that_takes_some_
     *backend.values.lock().unwrap() = Some(true);
     assert_eq!(found(all()).await, ("app/a app/b app/c".to_owned(), calls(&["ALL"])));
     assert_eq!(found(some).await, ("app/a".to_owned(), calls(&["LIST", "app/a"])));
+    assert_eq!(found(beside).await, ("app/a app/b app/c".to_owned(), calls(&["LIST", "app/a app/b app/c"])), "no values are wanted");
     *backend.values.lock().unwrap() = Some(false);
     assert_eq!(found(all()).await, ("app/a app/b app/c".to_owned(), calls(&["ALL", "LIST", "app/a app/b app/c"])));
     *backend.values.lock().unwrap() = Some(true);

@@ -31,7 +31,8 @@ impl Parameters {
         for _ in 0..MAX_PAGES {
             let call = self.client.describe_parameters().set_parameter_filters(filters.clone()).max_results(PAGE).set_next_token(page);
             let answer = call.send().await.map_err(|error| Failure::of(&error))?;
-            for parameter in answer.parameters() {
+            // Without its list it is no answer, which the library does not mind.
+            for parameter in answer.parameters.ok_or(Failure::Malformed)? {
                 names.insert(key(parameter.name())?);
             }
             page = answer.next_token.filter(|token| !token.is_empty());
@@ -53,7 +54,7 @@ impl Parameters {
         for _ in 0..MAX_PAGES {
             let call = self.client.get_parameters_by_path().path(path).recursive(true).with_decryption(true).max_results(VALUES);
             let answer = call.set_next_token(page).send().await.map_err(|error| Failure::of(&error))?;
-            for parameter in answer.parameters.unwrap_or_default() {
+            for parameter in answer.parameters.ok_or(Failure::Malformed)? {
                 let (name, fetched) = named(parameter);
                 values.insert(key(name.as_deref())?, fetched?);
             }

@@ -161,7 +161,8 @@ impl Parameters {
             Some(ListTagsForResourceError::InvalidResourceId(_)) => Failure::Missing,
             _ => Failure::of(&error),
         })?;
-        let tags: BTreeMap<&str, &str> = answer.tag_list().iter().map(|tag| (tag.key(), tag.value())).collect();
+        let tags = answer.tag_list.ok_or(Failure::Malformed)?;
+        let tags: BTreeMap<&str, &str> = tags.iter().map(|tag| (tag.key(), tag.value())).collect();
         let value = SecretValue::from(serde_json::json!(tags).to_string());
         Ok(Fetched { value, form: Form::Whole, version: None, is_secret: false })
     }
