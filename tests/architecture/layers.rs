@@ -111,6 +111,8 @@ pub const EXPOSING: &[(&str, &str)] = &[
     ("src/backend/transport/client.rs", "certificates of an authority go into the TLS client"),
     ("src/backend/aws/login.rs", "an access key signs calls"),
     ("src/backend/aws/secrets/write.rs", "a value goes into the body of a write"),
+    ("src/backend/aws/parameters/write.rs", "a value goes into the body of a write"),
+    ("src/backend/aws/members.rs", "members of a value are changed before it is written"),
     ("src/cluster/account.rs", "the claims of the operator's own token say which audiences are the API server's"),
     ("src/select/notation/mod.rs", "a value is read as YAML, TOML or .env so that a part of it can be taken"),
     (

@@ -7,6 +7,7 @@
 mod failure;
 mod http;
 mod login;
+mod members;
 #[cfg(feature = "aws-ssm")]
 mod parameters;
 #[cfg(feature = "aws-sm")]

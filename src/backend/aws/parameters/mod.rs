@@ -7,6 +7,7 @@ mod answer;
 mod list;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 
 use super::{failure::Failure, in_time, readings, region_of};
 use crate::{
-    backend::{Backend, List, Traits},
+    backend::{Backend, List, Traits, Write},
     fault::Fault,
     item::{Fetched, Form, Reading},
     name::RemoteRef,
@@ -229,6 +230,10 @@ impl Backend for Parameters {
     }
 
     fn lister(&self) -> Option<&dyn List> {
+        Some(self)
+    }
+
+    fn writer(&self) -> Option<&dyn Write> {
         Some(self)
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     access::Role,
-    backend::{Backend, Credentials, Settings, open},
+    backend::{Backend, Credentials, Expected, Settings, Written, open},
     crd::v1alpha1::Provider,
     fault::{Class, Fault, Reason},
     item::Reading,
@@ -351,9 +351,11 @@ async fn where_several_may_not_be_read_at_once_each_is_read_alone_for_ten_minute
     assert_eq!(server.calls(), ["GetParameters /a /b"]);
 }
 
+/// What each operation is answered.
+type Answers = fn(&str) -> Vec<u8>;
+
 #[tokio::test]
 async fn a_check_finds_out_whether_several_may_be_read_at_once() {
-    type Answers = fn(&str) -> Vec<u8>;
     let cases: [(Answers, Result<usize, Reason>); 5] = [
         (|_| ok(&json!({"InvalidParameters": ["x"]})), Ok(10)),
         (|operation| denied(operation), Ok(10)),
@@ -373,7 +375,8 @@ async fn a_check_finds_out_whether_several_may_be_read_at_once() {
 async fn tags_are_read_beside_a_value_by_its_name() {
     let server = Server::start(|_, input| match input["ResourceId"].as_str().unwrap() {
         "/app/db" => ok(&json!({"TagList": [{"Key": "team", "Value": "a \"b\""}, {"Key": "empty", "Value": ""}]})),
-        "/app/bare" => ok(&json!({})),
+        "/app/bare" => ok(&json!({"TagList": []})),
+        "/app/other" => ok(&json!({})),
         _ => error("InvalidResourceId", "x"),
     })
     .await;
@@ -382,14 +385,18 @@ async fn tags_are_read_beside_a_value_by_its_name() {
         ("/app/db", r#"{"empty":"","team":"a \"b\""} -"#),
         ("/app/bare", "{} -"),
         ("/none", "absent NotFound"),
+        ("/app/other", "unknown ProviderUnavailable"),
         (ARN, "unknown InvalidSpec"),
     ] {
         let beside = RemoteRef { is_metadata: true, ..wanted(key, None) };
         assert_eq!(store.shares(&beside), None);
         assert_eq!(told(&*store, &[beside]).await, [expected], "{key}");
     }
-    assert_eq!(server.calls().len(), 3);
+    assert_eq!(server.calls().len(), 4);
 }
+
+/// What each page is.
+type Pages = fn(usize) -> Vec<u8>;
 
 /// The page that was asked for; the first is 0.
 fn page(input: &Value) -> usize {
@@ -410,11 +417,17 @@ async fn a_list_is_complete_or_a_fault() {
     let store = server.store();
     let names = store.lister().unwrap().list(None).await.unwrap();
     assert_eq!(names.iter().map(RemoteKey::as_str).collect::<Vec<_>>(), ["/a", "/b", "/c"]);
-    type Pages = fn(usize) -> Vec<u8>;
-    let broken: [(Pages, Reason); 6] = [
-        (|page| if page < 2 { ok(&json!({"NextToken": format!("{}", page + 1)})) } else { http(500, b"") }, Reason::ProviderUnavailable),
-        (|page| if page < 1 { ok(&json!({"NextToken": "1"})) } else { error("ThrottlingException", "") }, Reason::Throttled),
+    let broken: [(Pages, Reason); 7] = [
+        (
+            |page| if page < 2 { ok(&json!({"Parameters": [], "NextToken": format!("{}", page + 1)})) } else { http(500, b"") },
+            Reason::ProviderUnavailable,
+        ),
+        (
+            |page| if page < 1 { ok(&json!({"Parameters": [], "NextToken": "1"})) } else { error("ThrottlingException", "") },
+            Reason::Throttled,
+        ),
         (|_| denied("DescribeParameters"), Reason::AccessDenied),
+        (|_| ok(&json!({})), Reason::ProviderUnavailable),
         (|_| ok(&json!({"Parameters": [{"Type": "String"}]})), Reason::ProviderUnavailable),
         (|_| ok(&json!({"Parameters": [{"Name": "/a:b"}]})), Reason::ProviderUnavailable),
         (|_| http(200, b"<html>canary</html>"), Reason::ProviderUnavailable),
@@ -426,6 +439,57 @@ async fn a_list_is_complete_or_a_fault() {
     }
     let fault = store.lister().unwrap().list(Some("app")).await.unwrap_err();
     assert!(fault.reason == Reason::InvalidSpec && fault.detail.contains("\"/app\""), "{fault}");
+}
+
+#[tokio::test]
+async fn what_is_written_is_what_was_expected_and_what_fits() {
+    let server = Server::start(|operation, input| match (operation, &input["Name"], &input["Overwrite"]) {
+        ("PutParameter", _, Value::Bool(false)) if input["Name"] == "/new" => {
+            assert_eq!((&input["Type"], &input["Tier"]), (&json!("SecureString"), &json!("Intelligent-Tiering")));
+            ok(&json!({"Version": 1}))
+        }
+        ("PutParameter", _, Value::Bool(false)) => error("ParameterAlreadyExists", ""),
+        ("PutParameter", _, _) => {
+            assert_eq!(input["Type"], Value::Null, "a parameter keeps its type");
+            ok(&json!({"Version": 4}))
+        }
+        ("GetParameters", ..) => ok(&json!({"Parameters": [parameter("/old", "SecureString", r#"{"a":1,"b":2}"#, 3)]})),
+        ("DeleteParameter", name, _) if *name == "/old" => ok(&json!({})),
+        _ => error("ParameterNotFound", ""),
+    })
+    .await;
+    let store = server.store();
+    let writer = store.writer().unwrap();
+    let key = |key: &str| wanted(key, None).key;
+    let value = |text: &str| SecretValue::from(text.to_owned());
+    let version = |version: &str| Expected::Version(version.to_owned());
+    let cases = [
+        ("/new", Expected::Nothing, Ok(Written::Version("1".into())), 1),
+        ("/old", Expected::Nothing, Ok(Written::Changed), 1),
+        ("/old", Expected::Anything, Ok(Written::Version("4".into())), 2),
+        ("/old", version("3"), Ok(Written::Version("4".into())), 2),
+        ("/old", version("2"), Ok(Written::Changed), 1),
+        ("/old", version("latest"), Err(Reason::InvalidSpec), 0),
+    ];
+    for (name, expected, outcome, calls) in cases {
+        let written = writer.put(&key(name), &value(CANARY), &expected).await.map_err(|fault| (shown(&fault), fault.reason).1);
+        assert_eq!((written, server.calls().len()), (outcome, calls), "{name} {expected:?}");
+    }
+    let most = "x".repeat(8_192);
+    assert!(writer.put(&key("/new"), &value(&most), &Expected::Nothing).await.is_ok());
+    for unfit in [value(""), value(&format!("{most}x")), SecretValue::new(vec![0xff])] {
+        let fault = writer.put(&key("/new"), &unfit, &Expected::Nothing).await.unwrap_err();
+        assert_eq!((shown(&fault), fault.reason).1, Reason::InvalidData);
+    }
+    server.calls();
+    assert_eq!(writer.patch(&key("/old"), &value(r#"{"b":null,"c":3}"#), &version("3")).await, Ok(Written::Version("4".into())));
+    let put = server.calls.lock().unwrap().last().unwrap().1["Value"].clone();
+    assert_eq!(put, r#"{"a":1,"c":3}"#);
+    let fault = writer.patch(&key("/old"), &value("canary"), &Expected::Anything).await.unwrap_err();
+    assert_eq!((shown(&fault), fault.reason).1, Reason::InvalidData);
+    assert_eq!((writer.delete(&key("/old")).await, writer.delete(&key("/gone")).await), (Ok(()), Ok(())));
+    let fault = writer.undelete(&key("/old"), "1").await.unwrap_err();
+    assert_eq!((shown(&fault), fault.reason).1, Reason::InvalidSpec);
 }
 
 #[tokio::test]
@@ -464,7 +528,8 @@ async fn a_search_asks_by_path_and_tags_and_takes_values_with_names_where_it_may
     assert!(lister.list_values(Some("/app")).await.unwrap().is_none());
     assert!(!lister.gives_values(Some("/app")), "not tried again at once");
 
-    let server = Server::start(|_, input| if page(input) < 1 { ok(&json!({"NextToken": "1"})) } else { http(503, b"") }).await;
+    let server =
+        Server::start(|_, input| if page(input) < 1 { ok(&json!({"Parameters": [], "NextToken": "1"})) } else { http(503, b"") }).await;
     let fault = server.store().lister().unwrap().list_values(Some("/app")).await.unwrap_err();
     assert_eq!((shown(&fault), fault.reason).1, Reason::ProviderUnavailable);
 }

@@ -11,13 +11,12 @@ use aws_sdk_secretsmanager::{
     types::Tag,
 };
 use aws_smithy_types::Blob;
-use serde_json::value::RawValue;
 
 use super::{BY_ID, CURRENT, Secrets, pinned};
 use crate::{
     backend::{
         Expected, Write, Written,
-        aws::{failure::Failure, in_time},
+        aws::{failure::Failure, in_time, members::merged},
     },
     fault::{Fault, Reason},
     name::{RemoteKey, RemoteRef},
@@ -165,21 +164,6 @@ fn bytes(value: &SecretValue) -> Bytes {
         Ok(text) => (Some(text.to_owned()), None),
         Err(_) => (None, Some(Blob::new(value.expose()))),
     }
-}
-
-/// The map with the members of another; those that are null are removed. `None` when one of them is no map.
-fn merged(map: &SecretValue, changes: &SecretValue) -> Option<SecretValue> {
-    type Members<'a> = BTreeMap<String, &'a RawValue>;
-    let mut members: Members<'_> = serde_json::from_slice(map.expose()).ok()?;
-    let changes: Members<'_> = serde_json::from_slice(changes.expose()).ok()?;
-    for (name, value) in changes {
-        if value.get() == "null" {
-            members.remove(&name)
-        } else {
-            members.insert(name, value)
-        };
-    }
-    serde_json::to_vec(&members).ok().map(SecretValue::new)
 }
 
 /// Whether the stage was not where it was expected.
