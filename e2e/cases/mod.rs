@@ -3,6 +3,8 @@
 mod admission;
 mod api_server;
 mod aws;
+#[cfg(feature = "aws-ssm")]
+mod aws_parameters;
 mod costs;
 mod deletion;
 mod dependencies;
