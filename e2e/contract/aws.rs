@@ -1,4 +1,4 @@
-//! The subject of provider `aws` with Secrets Manager: moto, behind a fault proxy that speaks for AWS where moto does not.
+//! The subjects of provider `aws`, Secrets Manager and Parameter Store: moto, behind a fault proxy that speaks for AWS where moto does not.
 
 use std::sync::Arc;
 
@@ -29,20 +29,24 @@ use crate::{
 /// A key of nobody; it may stand in no message.
 const SECRET_KEY: &str = "canary/secret/access/key/of/the/contract";
 
-pub struct Secrets {
+pub struct Aws {
+    service: Service,
     moto: Arc<Moto>,
     wire: Wire,
     has_credential: bool,
 }
 
-const VOICE: Voice = Voice {
-    error: |code| {
+fn voice(service: Service) -> Voice {
+    let (endless_list, list_verb): (fn(&Call) -> Answer, _) = match service {
+        Service::Ssm => (more_parameters, "DescribeParameters"),
+        _ => (more_secrets, "ListSecrets"),
+    };
+    let error = |code| {
         let kind = if code == 429 { "ThrottlingException" } else { "InternalServiceError" };
         json!({ "__type": kind, "message": CANARY })
-    },
-    endless_list: Some(more_secrets),
-    list_verb: "ListSecrets",
-};
+    };
+    Voice { error, endless_list: Some(endless_list), list_verb }
+}
 
 /// A page of names, and another one behind it.
 fn more_secrets(call: &Call) -> Answer {
@@ -50,16 +54,25 @@ fn more_secrets(call: &Call) -> Answer {
     Answer::json(200, &json!({ "SecretList": page, "NextToken": "more" }))
 }
 
-impl Secrets {
+fn more_parameters(call: &Call) -> Answer {
+    let page: Vec<_> = (0..1000).map(|number| json!({ "Name": format!("/{}-{number}", call.id) })).collect();
+    Answer::json(200, &json!({ "Parameters": page, "NextToken": "more" }))
+}
+
+impl Aws {
     /// What others left there is gone.
-    pub async fn start(moto: Arc<Moto>) -> Self {
+    pub async fn start(moto: Arc<Moto>, service: Service) -> Self {
         moto.reset().await;
-        let wire = Wire::before(moto.url(), "", Options::aws(), VOICE);
-        Self { moto, wire, has_credential: true }
+        let wire = Wire::before(moto.url(), "", Options::aws(), voice(service));
+        Self { service, moto, wire, has_credential: true }
     }
 
     async fn call(&self, operation: &str, input: serde_json::Value) {
         self.moto.admin().call(Service::SecretsManager, operation, &input).await.expect_success(operation);
+    }
+
+    fn is_of_parameters(&self) -> bool {
+        matches!(self.service, Service::Ssm)
     }
 
     /// AWS's answer where moto would not give it.
@@ -70,15 +83,20 @@ impl Secrets {
 }
 
 #[async_trait]
-impl Subject for Secrets {
+impl Subject for Aws {
     fn keys(&self) -> ProviderKind {
-        ProviderKind::AwsSecretsManager
+        if self.is_of_parameters() { ProviderKind::AwsParameterStore } else { ProviderKind::AwsSecretsManager }
+    }
+
+    /// A name with folders begins with a slash in Parameter Store.
+    fn spell(&self, key: &str) -> String {
+        if self.is_of_parameters() { format!("/{key}") } else { key.to_owned() }
     }
 
     fn open(&self) -> Result<Arc<dyn Backend>, fault::Fault> {
         let key = |key: &str| json!({ "name": "aws", "key": key });
         let spec = json!({
-            "service": "SecretsManager",
+            "service": if self.is_of_parameters() { "ParameterStore" } else { "SecretsManager" },
             "region": REGION,
             "endpoint": self.wire.url(),
             "caBundle": BASE64_STANDARD.encode(&self.wire.ca_pem),
@@ -94,6 +112,11 @@ impl Subject for Secrets {
     }
 
     async fn write(&mut self, key: &str, payload: &Payload) -> Written {
+        if self.is_of_parameters() {
+            let text = String::from_utf8(payload.bytes()).expect("text");
+            let version = self.moto.admin().put_parameter(&self.spell(key), "SecureString", &text).await.to_string();
+            return Written { bytes: payload.bytes(), version: Some(version.clone()), told: Some(version) };
+        }
         let version = match String::from_utf8(payload.bytes()) {
             Ok(text) => self.moto.admin().put_secret(key, &text).await,
             Err(bytes) => self.moto.admin().put_binary(key, bytes.as_bytes()).await,
@@ -102,6 +125,9 @@ impl Subject for Secrets {
     }
 
     async fn remove(&mut self, key: &str) {
+        if self.is_of_parameters() {
+            return self.moto.admin().remove_parameter(&self.spell(key)).await;
+        }
         self.call("DeleteSecret", json!({ "SecretId": key, "ForceDeleteWithoutRecovery": true })).await;
     }
 

@@ -16,13 +16,13 @@ mod wire;
 
 use std::{collections::BTreeSet, fmt::Write as _, io::Write as _, sync::Arc, time::Duration};
 
-use crate::backends::{moto::Moto, openbao::OpenBao};
+use crate::backends::{aws::admin::Service, moto::Moto, openbao::OpenBao};
 use rows::{ON_THE_WIRE, ROWS, Row};
 use subject::Subject;
 
-const BACKENDS: &[&str] = &["vault", "aws-sm", "kubernetes", "file", "tree", "env", "fake"];
+const BACKENDS: &[&str] = &["vault", "aws-sm", "aws-ssm", "kubernetes", "file", "tree", "env", "fake"];
 /// Those with a network between store and reader: only they pass the rows on the wire.
-const NETWORKED: &[&str] = &["vault", "aws-sm", "kubernetes"];
+const NETWORKED: &[&str] = &["vault", "aws-sm", "aws-ssm", "kubernetes"];
 
 const NO_BYTES: &str =
     "holds JSON and no bytes (developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2, \"data\"): binary values are text to it";
@@ -58,8 +58,17 @@ const MOST_65536: &str = "a secret has at most 65,536 bytes (the same page)";
 const SECRET_NAMES: &str = "a name has letters, digits and /_+=.@- only (the same page)";
 const WHOLE_SECRETS: &str = "deletes a secret with all its versions, and no single one";
 const PAGES_OF_100: &str = "lists in pages of 100, and a page is one answer";
-const NO_PARENT: &str = "a secret's folders are a part of its name";
+const NO_PARENT: &str = "folders are a part of a name";
 
+const NO_EMPTY_PARAMETER: &str =
+    "a parameter has at least one character (docs.aws.amazon.com/systems-manager/latest/userguide/sysman-paramstore-su-create.html)";
+const PARAMETER_TEXT: &str = "a parameter is text (docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html)";
+const MOST_8192: &str = "a parameter has at most 8 KB (the same page, \"Value\")";
+const PARAMETER_NAMES: &str = "a name has letters, digits and _.-/ only (the same page, \"Name\")";
+const DELETED_PARAMETER: &str = "a deleted parameter is gone, with all its versions (the same reference, DeleteParameter)";
+const PAGES_OF_50: &str = "lists in pages of 50, and a page is one answer";
+
+const AWS: &[&str] = &["aws-sm", "aws-ssm"];
 const OFFLINE: &[&str] = &["file", "tree", "env", "fake"];
 const UNMARKED: &[&str] = &["tree", "env", "fake"];
 const WITHOUT_VERSIONS: &[&str] = &["tree", "env"];
@@ -100,18 +109,27 @@ const EXEMPTIONS: &[(&str, &[&str], &str)] = &[
     ("a list that fails in one part fails", &["kubernetes"], WHOLE_PAGES),
     ("a sealed server is Sealed", &["kubernetes"], NO_SEAL),
     ("another engine in its place is no absence", &["kubernetes"], ONE_ENGINE),
-    ("a change is hinted at", &["vault", "aws-sm", "env", "fake"], NO_HINTS),
+    ("a change is hinted at", &["vault", "aws-sm", "aws-ssm", "env", "fake"], NO_HINTS),
     ("an empty value is found, not absent", &["aws-sm"], NO_EMPTY),
     ("a value of 1 MiB is found", &["aws-sm"], MOST_65536),
     ("keys with spaces, marks and all scripts are one key each", &["aws-sm"], SECRET_NAMES),
     ("a softly deleted value is Deleted until it is undeleted", &["aws-sm"], WHOLE_SECRETS),
     ("a destroyed version is Destroyed", &["aws-sm"], WHOLE_SECRETS),
-    ("a disabled value is Disabled until it is enabled", &["aws-sm"], NO_STATUS),
-    ("an expired value is Expired", &["aws-sm"], NO_STATUS),
+    ("a disabled value is Disabled until it is enabled", AWS, NO_STATUS),
+    ("an expired value is Expired", AWS, NO_STATUS),
     ("a list that fails in one part fails", &["aws-sm"], PAGES_OF_100),
-    ("a sealed server is Sealed", &["aws-sm"], NO_SEAL),
+    ("a sealed server is Sealed", AWS, NO_SEAL),
     ("without its parent nothing is absent", &["aws-sm"], NO_PARENT),
-    ("another engine in its place is no absence", &["aws-sm"], ONE_ENGINE),
+    ("another engine in its place is no absence", AWS, ONE_ENGINE),
+    ("an empty value is found, not absent", &["aws-ssm"], NO_EMPTY_PARAMETER),
+    ("a binary value is found with its exact bytes", &["aws-ssm"], PARAMETER_TEXT),
+    ("a value of 64 KiB is found", &["aws-ssm"], MOST_8192),
+    ("a value of 1 MiB is found", &["aws-ssm"], MOST_8192),
+    ("keys with spaces, marks and all scripts are one key each", &["aws-ssm"], PARAMETER_NAMES),
+    ("a softly deleted value is Deleted until it is undeleted", &["aws-ssm"], DELETED_PARAMETER),
+    ("a destroyed version is Destroyed", &["aws-ssm"], DELETED_PARAMETER),
+    ("a list that fails in one part fails", &["aws-ssm"], PAGES_OF_50),
+    ("without its parent nothing is absent", &["aws-ssm"], NO_PARENT),
 ];
 
 /// A cell that takes longer hangs.
@@ -191,7 +209,8 @@ async fn cell(servers: &Servers, row: &Row, backend: &str) -> Cell {
     }
     let subject: Box<dyn Subject> = match backend {
         "vault" => Box::new(vault::Vault::start(servers.bao.clone()).await),
-        "aws-sm" => Box::new(aws::Secrets::start(servers.moto.clone()).await),
+        "aws-sm" => Box::new(aws::Aws::start(servers.moto.clone(), Service::SecretsManager).await),
+        "aws-ssm" => Box::new(aws::Aws::start(servers.moto.clone(), Service::Ssm).await),
         "kubernetes" => Box::new(kubernetes::Kubernetes::start(servers.api_server.clone()).await),
         "file" => Box::new(sealed_file::SealedFile::create()),
         "tree" => Box::new(tree::Tree::create()),

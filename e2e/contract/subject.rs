@@ -175,6 +175,8 @@ pub struct Open {
     pub backend: Arc<dyn Backend>,
     keys: ProviderKind,
     has_folders: bool,
+    /// What every key begins with.
+    root: &'static str,
     hidden: Vec<String>,
 }
 
@@ -182,7 +184,9 @@ impl Open {
     pub fn of(subject: &dyn Subject) -> Self {
         let mut hidden = subject.secrets();
         hidden.push(CANARY.to_owned());
-        Self { backend: subject.open().unwrap(), keys: subject.keys(), has_folders: subject.spell("a/b") == "a/b", hidden }
+        let spelled = subject.spell("a/b");
+        let root = if spelled.starts_with('/') { "/" } else { "" };
+        Self { backend: subject.open().unwrap(), keys: subject.keys(), has_folders: spelled.ends_with("a/b"), root, hidden }
     }
 
     pub fn key(&self, text: &str) -> RemoteKey {
@@ -191,7 +195,7 @@ impl Open {
 
     /// As messages and lists show it.
     pub fn spelled(&self, text: &str) -> String {
-        if self.has_folders { text.to_owned() } else { text.replace('/', ".") }
+        if self.has_folders { format!("{}{text}", self.root) } else { text.replace('/', ".") }
     }
 
     /// One reading per reference, in calls of at most the backend's batch.
@@ -239,9 +243,13 @@ impl Open {
 
     /// Names in order.
     pub async fn list(&self, path: Option<&str>) -> Result<Vec<String>, Fault> {
-        let listed = self.backend.lister().expect("a lister").list(path).await;
+        let path = path.map(|path| self.spelled(path));
+        let listed = self.backend.lister().expect("a lister").list(path.as_deref()).await;
         self.check(&format!("{listed:?}"));
-        let told = |name: &RemoteKey| if self.has_folders { name.to_string() } else { name.as_str().replace('.', "/") };
+        let told = |name: &RemoteKey| {
+            let text = name.as_str().strip_prefix(self.root).expect("a key of this system");
+            if self.has_folders { text.to_owned() } else { text.replace('.', "/") }
+        };
         let mut names: Vec<String> = listed?.iter().map(told).collect();
         names.sort();
         Ok(names)
