@@ -2,9 +2,8 @@
 
 mod admission;
 mod api_server;
+#[cfg(feature = "aws-sm")]
 mod aws;
-#[cfg(feature = "aws-ssm")]
-mod aws_parameters;
 mod costs;
 mod deletion;
 mod dependencies;
@@ -20,6 +19,8 @@ mod operations;
 mod outage;
 mod outbound;
 mod ownership;
+#[cfg(feature = "aws-ssm")]
+mod parameter_store;
 mod parameters;
 mod refresh;
 mod schedule;
