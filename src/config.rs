@@ -453,6 +453,8 @@ impl Layer {
                     tenants: self.tenant_endpoints.unwrap_or_default().0.iter().filter_map(|text| text.parse().ok()).collect(),
                     api_servers: Vec::new(),
                 },
+                #[cfg(feature = "aws-client")]
+                logins: backend::aws::Logins::default(),
             },
             unknown_variables: ours.into_keys().filter(|name| name.starts_with(PREFIX) && !known(name)).collect(),
         })

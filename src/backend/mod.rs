@@ -212,6 +212,9 @@ pub struct Settings {
     pub endpoints: endpoint::Endpoints,
     /// The API server of the cluster in which the operator works, for provider `kubernetes`.
     pub api_server: Option<ApiServer>,
+    /// The sessions of provider `aws` that its stores share.
+    #[cfg(feature = "aws-client")]
+    pub logins: aws::Logins,
 }
 
 /// An API server as the operator itself knows it. Not the operator's right to it.

@@ -525,6 +525,30 @@ fn of_aws(is_cluster: bool, aws: &Value, other: &Server, add: &mut Add<'_>) {
         reference(add, &format!("auth.secretRef.{field}"), &plain());
     }
     add("aws.auth.secretRef.sessionTokenSecretRef", plain(), aws["auth"]["secretRef"]["sessionTokenSecretRef"].clone(), Value::Null);
+    of_roles(aws, other, add);
+}
+
+fn of_roles(aws: &Value, other: &Server, add: &mut Add<'_>) {
+    let role = |name: &str| json!(format!("arn:aws:iam::123456789012:role/{name}"));
+    let mut assuming = aws.clone();
+    assuming["stsEndpoint"] = aws["endpoint"].clone();
+    let around = |more: Value| {
+        let mut aws = assuming.clone();
+        aws.as_object_mut()
+            .expect("a block")
+            .extend(more.as_object().into_iter().flatten().map(|(field, value)| (field.clone(), value.clone())));
+        json!({ "aws": aws })
+    };
+    let full = json!({"role": role("reader"), "sessionTags": [{"key": "team", "value": "shop"}]});
+    add("aws.role", around(json!({})), role("reader"), role("other"));
+    add("aws.additionalRoles[]", around(json!({"additionalRoles": [""]})), role("hub"), role("other"));
+    add("aws.externalID", around(full.clone()), json!("one"), Value::Null);
+    add("aws.sessionTags[].key", around(full.clone()), json!("team"), json!("area"));
+    add("aws.sessionTags[].value", around(full.clone()), json!("shop"), json!("bank"));
+    let mut transitive = full.clone();
+    transitive["transitiveTagKeys"] = json!([""]);
+    add("aws.transitiveTagKeys[]", around(transitive), json!("team"), json!("area"));
+    add("aws.stsEndpoint", around(full), aws["endpoint"].clone(), json!(other.url));
 }
 
 fn of_kubernetes(is_cluster: bool, kubernetes: &Value, add: &mut Add<'_>) {
@@ -756,13 +780,13 @@ impl Stage {
         let credentials = Credentials { secrets, tokens };
         let provider: Provider<'_> = view.provider()?;
         let mut settings = self.settings();
-        let server = match provider {
-            Provider::Vault(vault) => Some(&vault.server),
-            Provider::Aws(aws) => aws.endpoint.as_ref(),
-            Provider::Kubernetes(_) | Provider::File(_) | Provider::Env(_) | Provider::Fake(_) => None,
+        let servers = match provider {
+            Provider::Vault(vault) => [Some(&vault.server), None],
+            Provider::Aws(aws) => [aws.endpoint.as_ref(), aws.sts_endpoint.as_ref()],
+            Provider::Kubernetes(_) | Provider::File(_) | Provider::Env(_) | Provider::Fake(_) => [None, None],
         };
         // The fixture's servers listen on loopback, where a tenant's store may not lead by itself.
-        settings.endpoints.tenants.extend(server.and_then(|server| server.trim_start_matches("http://").parse().ok()));
+        settings.endpoints.tenants.extend(servers.iter().flatten().filter_map(|server| server.trim_start_matches("http://").parse().ok()));
         backend::open(name, provider, &credentials, &settings)
     }
 
@@ -780,6 +804,8 @@ impl Stage {
             proxies: crate::backend::transport::Proxies::default(),
             api_server: Some(ApiServer { url: self.api_server.clone(), authorities: Vec::new() }),
             endpoints: Endpoints::default(),
+            #[cfg(feature = "aws-client")]
+            logins: backend::aws::Logins::default(),
         }
     }
 }
@@ -905,6 +931,9 @@ fn answer(name: &str, head: &str, body: &str) -> String {
         let metadata = json!({"name": object, "namespace": namespace, "resourceVersion": "3"});
         json!({"kind": "Secret", "metadata": metadata, "data": {"a": BASE64_STANDARD.encode(format!("{name}: {line}"))}})
     };
+    if body.starts_with("Action=AssumeRole") {
+        return whole(&of_sts(name, body));
+    }
     let body = match line {
         _ if head.contains("x-amz-target: ") => of_amazon(name, head, body),
         line if line.contains("/api/v1/namespaces/") => object(line.split_once("/api/v1/namespaces/").map_or("", |(_, path)| path)),
@@ -912,8 +941,21 @@ fn answer(name: &str, head: &str, body: &str) -> String {
         line if line.starts_with("post") => login,
         _ => value,
     };
-    let body = body.to_string();
+    whole(&body.to_string())
+}
+
+fn whole(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Keys whose id tells what was asked for and where.
+fn of_sts(name: &str, asked: &str) -> String {
+    let id = graphic(&format!("{name}:{}", asked.to_ascii_lowercase()));
+    let keys = format!(
+        "<AccessKeyId>{}</AccessKeyId><SecretAccessKey>k</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration>",
+        id.replace('&', "_")
+    );
+    format!("<AssumeRoleResponse><AssumeRoleResult><Credentials>{keys}</Credentials></AssumeRoleResult></AssumeRoleResponse>")
 }
 
 /// Tells who signed for which region, in the shape of both services.

@@ -7,6 +7,7 @@ use std::{error::Error, time::Duration};
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::sts::Refusal;
 use crate::{
     backend::transport::{Broken, Party, retry_after_text},
     fault::{Fault, Reason},
@@ -20,6 +21,8 @@ pub(super) const PARTY: Party = Party { name: "AWS", block: "provider.aws", fiel
 pub(super) enum Failure {
     #[error("{}", .0.told(&PARTY))]
     Broken(Broken),
+    #[error("{0}")]
+    Login(Refusal),
     #[error("AWS refused it: allow the identity of provider.aws.auth to read this key (AWS answers the same where a key is missing)")]
     Denied,
     /// Of a call for several keys.
@@ -160,11 +163,20 @@ impl Failure {
         matches!(self, Self::Denied | Self::KeyDenied | Self::Refused)
     }
 
+    /// Whether a login that failed so would fail again soon.
+    pub fn is_refused_login(&self) -> bool {
+        match self {
+            Self::Login(refusal) => refusal.is_lasting(),
+            other => matches!(other, Self::Denied | Self::UnknownKey | Self::WrongSignature | Self::ClockSkew | Self::Expired),
+        }
+    }
+
     /// The fault of what was wanted, such as `remote key "db"`.
     pub fn fault(self, subject: &str) -> Fault {
         let detail = format!("{subject}: {self}");
         match self {
             Self::Broken(broken) => broken.fault(detail),
+            Self::Login(refusal) => refusal.fault(detail),
             Self::Denied
             | Self::BatchDenied
             | Self::ListDenied

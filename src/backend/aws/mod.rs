@@ -1,6 +1,7 @@
 //! Provider `aws`: Secrets Manager and Parameter Store.
 //!
-//! The three outcomes are decided here; `failure` says what can go wrong and what to do about it, `login` who asks, `http` how the vendor's
+//! The three outcomes are decided here; `failure` says what can go wrong and what to do about it, `login` who asks, `session` and `sts` how a
+//! role is assumed, `http` how the vendor's
 //! library reaches the network, `secrets` and `parameters` what is asked of each service. The library retries nothing here and keeps no
 //! deadline: both are done once for all providers, above.
 
@@ -12,12 +13,17 @@ mod members;
 mod parameters;
 #[cfg(feature = "aws-sm")]
 mod secrets;
+mod session;
+mod sts;
+
+pub use login::Logins;
 
 use std::{sync::Arc, time::Duration};
 
+use aws_sdk_sts::config::IdentityCache;
 use aws_smithy_runtime_api::client::{behavior_version::BehaviorVersion, stalled_stream_protection::StalledStreamProtectionConfig};
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
-use aws_types::{SdkConfig, app_name::AppName, region::Region, sdk_config::SharedCredentialsProvider};
+use aws_types::{SdkConfig, app_name::AppName, region::Region, sdk_config};
 use url::Url;
 
 use crate::{
@@ -30,6 +36,7 @@ use crate::{
 };
 use failure::{Failure, PARTY};
 use http::Connector;
+use login::Login;
 
 /// Names of one listing: a server that invents pages for ever must not hold the caller for ever.
 const MAX_NAMES: usize = 100_000;
@@ -51,32 +58,41 @@ pub fn open(store: &StoreName, spec: &AwsProvider, credentials: &Credentials, se
     }
 }
 
-/// What the clients of all services have in common.
+/// The way of a store to its service, and who goes it.
 fn config(store: &StoreName, spec: &AwsProvider, credentials: &Credentials, settings: &Settings) -> Result<SdkConfig, Fault> {
+    let service = match spec.service {
+        AwsService::SecretsManager => "secretsmanager",
+        AwsService::ParameterStore => "ssm",
+    };
     let server = match &spec.endpoint {
-        Some(endpoint) => endpoint_url(endpoint)?,
-        None => public_endpoint(spec),
+        Some(endpoint) => endpoint_url(endpoint, "endpoint")?,
+        None => public_endpoint(service, &spec.region),
     };
     let plan =
         Plan { party: PARTY, server: &server, ca_bundle: spec.ca_bundle.as_deref(), authority: credentials.secrets.get(&Role::Authority) };
     let client = plan.build(store, None, settings)?;
-    let mut config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .app_name(AppName::new(concat!("keyferry-", env!("CARGO_PKG_VERSION"))).expect("letters, digits, points and hyphens"))
-        .region(Region::new(spec.region.clone()))
-        .credentials_provider(SharedCredentialsProvider::new(login::keys(spec, credentials)?))
-        .http_client(Connector::new(client))
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(TimeoutConfig::disabled())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .build()
-        .into_builder();
-    config.set_endpoint_url(spec.endpoint.clone());
+    let login = Login::of(store, spec, credentials, settings)?;
+    let mut config = ground(&spec.region, Connector::new(client, login.session()));
+    config.set_credentials_provider(Some(login.provider())).set_endpoint_url(spec.endpoint.clone());
     Ok(config.build())
 }
 
-fn endpoint_url(text: &str) -> Result<Url, Fault> {
-    let fault = || Fault::invalid(Reason::InvalidSpec, "provider.aws.endpoint is no address such as https://aws.example.com: correct it");
+/// What the clients of all services have in common. Sessions are kept by us: the library's own cache would hide refusals.
+fn ground(region: &str, connector: Connector) -> sdk_config::Builder {
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .app_name(AppName::new(concat!("keyferry-", env!("CARGO_PKG_VERSION"))).expect("letters, digits, points and hyphens"))
+        .region(Region::new(region.to_owned()))
+        .identity_cache(IdentityCache::no_cache())
+        .http_client(connector)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+}
+
+fn endpoint_url(text: &str, field: &str) -> Result<Url, Fault> {
+    let detail = format!("provider.aws.{field} is no address such as https://aws.example.com: correct it");
+    let fault = || Fault::invalid(Reason::InvalidSpec, detail.clone());
     let url = Url::parse(text).map_err(|_| fault())?;
     let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     let is_anonymous = url.username().is_empty() && url.password().is_none();
@@ -84,12 +100,8 @@ fn endpoint_url(text: &str) -> Result<Url, Fault> {
 }
 
 /// Where the service is, as far as it matters for TLS and for where a store may lead: the library knows the names of all partitions.
-fn public_endpoint(spec: &AwsProvider) -> Url {
-    let service = match spec.service {
-        AwsService::SecretsManager => "secretsmanager",
-        AwsService::ParameterStore => "ssm",
-    };
-    Url::parse(&format!("https://{service}.{}.amazonaws.com", spec.region)).expect("a region is letters, digits and hyphens")
+fn public_endpoint(service: &str, region: &str) -> Url {
+    Url::parse(&format!("https://{service}.{region}.amazonaws.com")).expect("a region is letters, digits and hyphens")
 }
 
 /// The region of a key that is an ARN.

@@ -10,6 +10,9 @@ use super::{CaProvider, SecretKeyRef};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.caBundle) || !has(self.caProvider)").message("caBundle and caProvider exclude each other"))]
+#[x_kube(validation = Rule::new("has(self.role) || (!has(self.externalID) && !has(self.sessionTags))").message("externalID and sessionTags are for role: name it"))]
+#[x_kube(validation = Rule::new("has(self.sessionTags) || !has(self.transitiveTagKeys)").message("transitiveTagKeys are keys of sessionTags: name them"))]
+#[x_kube(validation = Rule::new("has(self.role) || has(self.additionalRoles) || !has(self.stsEndpoint)").message("stsEndpoint is where a role is assumed: name one"))]
 pub struct AwsProvider {
     /// What is read.
     pub service: AwsService,
@@ -30,6 +33,44 @@ pub struct AwsProvider {
     /// How to log in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AwsAuth>,
+    /// ARN of the role that reads, assumed by whoever `auth` logs in. The session is shared by all stores of the same identity and renewed
+    /// before it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 20, max = 2048), regex(pattern = r"^arn:[a-z0-9-]+:iam::[0-9]{12}:role/[!-~]+$"))]
+    pub role: Option<String>,
+    /// ARNs of roles that are assumed before `role`, in this order, each by the one before: 1 to 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 8),
+        inner(length(min = 20, max = 2048), regex(pattern = r"^arn:[a-z0-9-]+:iam::[0-9]{12}:role/[!-~]+$"))
+    )]
+    pub additional_roles: Option<Vec<String>>,
+    /// What the trust policy of `role` wants to hear (`sts:ExternalId`).
+    #[serde(default, rename = "externalID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1224), regex(pattern = r"^[\w+=,.@:/-]+$"))]
+    pub external_id: Option<String>,
+    /// Tags of the session of `role`: 1 to 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 50))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["key".to_string()]))]
+    pub session_tags: Option<Vec<AwsSessionTag>>,
+    /// Keys of `sessionTags` that stay with roles which are assumed from that session: 1 to 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 50), inner(length(min = 1, max = 128)))]
+    pub transitive_tag_keys: Option<Vec<String>>,
+    /// Another address of the Security Token Service than that of the region, such as `https://sts.example.com`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^/?#@\s]+/?$"))]
+    pub sts_endpoint: Option<String>,
+}
+
+/// A tag of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct AwsSessionTag {
+    #[schemars(length(min = 1, max = 128))]
+    pub key: String,
+    #[schemars(length(max = 256))]
+    pub value: String,
 }
 
 /// What of AWS is read.
