@@ -138,7 +138,13 @@ impl Naming<'_> {
             self.authority("provider.aws.caProvider", authority)?;
         }
         let at = |field: &str| format!("provider.aws.auth.secretRef.{field}");
-        let Some(AwsAuth { secret_ref: Some(key) }) = &aws.auth else { return Ok(()) };
+        let key = match &aws.auth {
+            Some(AwsAuth { secret_ref: Some(key), jwt: None }) => key,
+            Some(AwsAuth { secret_ref: None, jwt: Some(jwt) }) => {
+                return self.account("provider.aws.auth.jwt.serviceAccountRef", &jwt.service_account_ref, "sts.amazonaws.com");
+            }
+            _ => return Ok(()),
+        };
         self.secret(Role::AccessKeyId, &at("accessKeyIDSecretRef"), &key.access_key_id_secret_ref, "access-key-id")?;
         self.secret(Role::SecretAccessKey, &at("secretAccessKeySecretRef"), &key.secret_access_key_secret_ref, "secret-access-key")?;
         match &key.session_token_secret_ref {
@@ -242,7 +248,7 @@ impl Naming<'_> {
     ) -> Result<(), Fault> {
         match (secret, account) {
             (Some(secret), None) => self.secret(Role::Jwt, &format!("{field}.secretRef"), secret, "token"),
-            (None, Some(account)) => self.account(&format!("{field}.{account_field}"), account),
+            (None, Some(account)) => self.account(&format!("{field}.{account_field}"), account, "vault"),
             _ => Err(Fault::invalid(Reason::InvalidSpec, format!("{field} needs exactly one of secretRef and {account_field}: set one"))),
         }
     }
@@ -266,9 +272,9 @@ impl Naming<'_> {
         Ok(())
     }
 
-    fn account(&mut self, field: &str, named: &ServiceAccountRef) -> Result<(), Fault> {
+    fn account(&mut self, field: &str, named: &ServiceAccountRef, audience: &str) -> Result<(), Fault> {
         let namespace = self.namespace(field, named.namespace.as_deref())?;
-        let audiences = named.audiences.clone().filter(|audiences| !audiences.is_empty()).unwrap_or_else(|| vec!["vault".to_owned()]);
+        let audiences = named.audiences.clone().filter(|audiences| !audiences.is_empty()).unwrap_or_else(|| vec![audience.to_owned()]);
         if audiences.iter().any(|audience| is_api_server(audience)) {
             return Err(Fault::not_allowed(format!(
                 "{field}.audiences names the API server: whoever got such a token could act as the ServiceAccount; name the server that it is for"

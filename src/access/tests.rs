@@ -508,6 +508,33 @@ fn no_reference_of_any_way_leaves_the_namespace_of_its_store_or_lacks_one() {
 }
 
 #[test]
+fn an_account_of_aws_is_one_of_its_stores_namespace_and_for_sts() {
+    let refs_of = |is_cluster, account: Value| {
+        let aws = json!({"service": "SecretsManager", "region": "eu-central-1", "auth": {"jwt": {"serviceAccountRef": account}}});
+        refs(is_cluster, &json!({"aws": aws})).map(|refs| {
+            let account = refs.account.unwrap();
+            assert!(refs.keys.is_empty() && !account.is_for_this_cluster);
+            (account.namespace, account.audiences.join(","))
+        })
+    };
+    let named = |namespace: Value| json!({"name": "sa", "namespace": namespace});
+    let granted = |namespace: &str| (namespace.to_owned(), "sts.amazonaws.com".to_owned());
+    assert_eq!(refs_of(false, named(Value::Null)).unwrap(), granted("team"));
+    assert_eq!(refs_of(true, named(json!("vault"))).unwrap(), granted("vault"));
+    let audiences = json!({"name": "sa", "audiences": ["one", "two"]});
+    assert_eq!(refs_of(false, audiences).unwrap().1, "one,two");
+    let cases = [
+        (false, named(json!("elsewhere")), Reason::NotAllowed),
+        (true, named(Value::Null), Reason::InvalidSpec),
+        (false, json!({"name": "sa", "audiences": ["https://kubernetes.default.svc"]}), Reason::NotAllowed),
+    ];
+    for (is_cluster, account, reason) in cases {
+        let fault = refs_of(is_cluster, account).unwrap_err();
+        assert_eq!((fault.reason, fault.detail.contains("provider.aws.auth.jwt.serviceAccountRef")), (reason, true), "{fault}");
+    }
+}
+
+#[test]
 fn an_authority_stands_in_a_secret_or_a_config_map() {
     for (kind, holder) in [("Secret", HolderKind::Secret), ("ConfigMap", HolderKind::ConfigMap)] {
         for (key, expected) in [(Value::Null, "ca.crt"), (json!("other"), "other")] {

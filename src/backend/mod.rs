@@ -236,6 +236,14 @@ pub trait TokenSource: fmt::Debug + Send + Sync {
 
     /// The token that was given last was refused: the next one is a new one.
     async fn forget(&self);
+
+    /// What the account says of itself under that name.
+    ///
+    /// # Errors
+    /// As [`TokenSource::token`].
+    async fn annotation(&self, _name: &str) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
 }
 
 /// What a provider's `auth` names, already read.

@@ -1,6 +1,6 @@
 //! Tokens of ServiceAccounts that consented to it, for logins. Never one that this API server would take itself, unless it is meant to.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use k8s_openapi::api::{
@@ -53,11 +53,7 @@ impl Cluster {
             return Err(TokenError::OwnAudience);
         }
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &account.namespace);
-        let found: PartialObjectMeta<ServiceAccount> = self.read(api.get_metadata(&account.name)).await?;
-        let consent = found.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ALLOW_TOKEN_ANNOTATION));
-        if consent.map(String::as_str) != Some("true") {
-            return Err(TokenError::NoConsent);
-        }
+        self.consenting(&api, account).await?;
         let spec = TokenRequestSpec {
             audiences: account.audiences.clone(),
             expiration_seconds: i64::try_from(TOKEN_LIFE.as_secs()).ok(),
@@ -67,6 +63,25 @@ impl Cluster {
         let answer = self.read(api.create_token_request(&account.name, &PostParams::default(), &request)).await?;
         let token = answer.status.map(|status| SecretValue::from(status.token)).filter(|token| !token.is_empty());
         token.ok_or(TokenError::Cluster(ClusterError::Unavailable("no token in the answer")))
+    }
+
+    /// What an account that allows tokens says of itself under that name.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub async fn account_annotation(&self, account: &TokenAccount, name: &str) -> Result<Option<String>, TokenError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &account.namespace);
+        Ok(self.consenting(&api, account).await?.remove(name))
+    }
+
+    /// The annotations of an account that allows tokens.
+    async fn consenting(&self, api: &Api<ServiceAccount>, account: &TokenAccount) -> Result<BTreeMap<String, String>, TokenError> {
+        let found: PartialObjectMeta<ServiceAccount> = self.read(api.get_metadata(&account.name)).await?;
+        let annotations = found.metadata.annotations.unwrap_or_default();
+        if annotations.get(ALLOW_TOKEN_ANNOTATION).map(String::as_str) != Some("true") {
+            return Err(TokenError::NoConsent);
+        }
+        Ok(annotations)
     }
 }
 

@@ -526,6 +526,18 @@ fn of_aws(is_cluster: bool, aws: &Value, other: &Server, add: &mut Add<'_>) {
     }
     add("aws.auth.secretRef.sessionTokenSecretRef", plain(), aws["auth"]["secretRef"]["sessionTokenSecretRef"].clone(), Value::Null);
     of_roles(aws, other, add);
+    let mut web = aws.clone();
+    let account = json!({"name": "sa", "namespace": home, "audiences": ["one"]});
+    web["auth"] = json!({"jwt": {"serviceAccountRef": account}});
+    web["stsEndpoint"] = aws["endpoint"].clone();
+    let mut nobody = web.clone();
+    nobody["auth"] = json!({});
+    add("aws.auth.jwt", json!({"aws": nobody}), web["auth"]["jwt"].clone(), Value::Null);
+    let web = json!({"aws": web});
+    let account = "aws.auth.jwt.serviceAccountRef";
+    add(&format!("{account}.name"), web.clone(), json!("sa"), json!("other"));
+    add(&format!("{account}.namespace"), web.clone(), json!(home), json!("elsewhere"));
+    add(&format!("{account}.audiences[]"), web, json!("one"), json!("two"));
 }
 
 fn of_roles(aws: &Value, other: &Server, add: &mut Add<'_>) {
@@ -832,6 +844,10 @@ impl TokenSource for Minted {
     }
 
     async fn forget(&self) {}
+
+    async fn annotation(&self, name: &str) -> Result<Option<String>, Fault> {
+        Ok(Some(format!("arn:{name}")))
+    }
 }
 
 /// As a header can hold it.
@@ -955,7 +971,8 @@ fn of_sts(name: &str, asked: &str) -> String {
         "<AccessKeyId>{}</AccessKeyId><SecretAccessKey>k</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration>",
         id.replace('&', "_")
     );
-    format!("<AssumeRoleResponse><AssumeRoleResult><Credentials>{keys}</Credentials></AssumeRoleResult></AssumeRoleResponse>")
+    let action = if asked.starts_with("Action=AssumeRoleWithWebIdentity") { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
+    format!("<{action}Response><{action}Result><Credentials>{keys}</Credentials></{action}Result></{action}Response>")
 }
 
 /// Tells who signed for which region, in the shape of both services.

@@ -49,6 +49,11 @@ impl TokenSource for AccountTokens {
     async fn forget(&self) {
         *self.kept.lock().await = None;
     }
+
+    async fn annotation(&self, name: &str) -> Result<Option<String>, Fault> {
+        let account = self.account.get();
+        self.cluster.account_annotation(account, name).await.map_err(|error| fault(account, &error))
+    }
 }
 
 /// Looked at again like a store that is not there yet: consent and rights are given outside our sight.

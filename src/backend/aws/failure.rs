@@ -23,6 +23,9 @@ pub(super) enum Failure {
     Broken(Broken),
     #[error("{0}")]
     Login(Refusal),
+    /// The Kubernetes API gave no token, or the account names no role; the fault names account and remedy.
+    #[error("{detail}", detail = .0.detail)]
+    Account(Fault),
     #[error("AWS refused it: allow the identity of provider.aws.auth to read this key (AWS answers the same where a key is missing)")]
     Denied,
     /// Of a call for several keys.
@@ -177,6 +180,7 @@ impl Failure {
         match self {
             Self::Broken(broken) => broken.fault(detail),
             Self::Login(refusal) => refusal.fault(detail),
+            Self::Account(fault) => Fault { detail, ..fault },
             Self::Denied
             | Self::BatchDenied
             | Self::ListDenied

@@ -10,18 +10,20 @@ use std::{
 
 use aws_credential_types::Credentials as Keys;
 use aws_lc_rs::digest::{Context, SHA256};
+use aws_sdk_sts::Client;
 use aws_types::sdk_config::SharedCredentialsProvider;
 
 use super::{
     endpoint_url, ground,
     http::Connector,
+    public_endpoint,
     session::{Provider, Session},
-    sts::{Assumption, Named, STS, Step},
+    sts::{Account, Assumption, Named, STS, Step},
 };
 use crate::{
     access::Role,
     backend::{Credentials, Settings, transport::Plan},
-    crd::v1alpha1::{AwsAuth, AwsProvider},
+    crd::v1alpha1::{AwsAuth, AwsProvider, ServiceAccountRef},
     fault::{Class, Fault, Reason},
     name::StoreName,
     secret::SecretValue,
@@ -45,11 +47,23 @@ impl Login {
     /// `InvalidSpec` without a way to log in, `StoreNotReady` without a usable access key, `NotAllowed` for an address of STS that a
     /// tenant's store may not lead to.
     pub fn of(store: &StoreName, spec: &AwsProvider, credentials: &Credentials, settings: &Settings) -> Result<Self, Fault> {
-        let keys = keys(spec, credentials)?;
         let sts = Sts { store, spec, authority: credentials.secrets.get(&Role::Authority), settings };
-        let mut identity = sts.identity(&[keys.access_key_id(), keys.secret_access_key(), keys.session_token().unwrap_or_default()]);
-        let mut login = Self::Keys(keys);
-        for assumption in assumptions(spec) {
+        let (mut identity, mut login) = match spec.auth.as_ref().and_then(|auth| auth.jwt.as_ref()) {
+            None => {
+                let keys = keys(spec, credentials)?;
+                let parts = ["keys", keys.access_key_id(), keys.secret_access_key(), keys.session_token().unwrap_or_default()];
+                (sts.identity(&parts), Self::Keys(keys))
+            }
+            Some(jwt) => {
+                let account = account(store, &jwt.service_account_ref, credentials)?;
+                let audiences = jwt.service_account_ref.audiences.iter().flatten().map(String::as_str);
+                let parts: Vec<&str> = ["jwt", account.namespace.as_str(), account.name.as_str()].into_iter().chain(audiences).collect();
+                let identity = sts.identity(&parts);
+                (identity, Self::Session(settings.logins.shared(identity, || sts.web_identity(account))?))
+            }
+        };
+        let session_name = login.session().map_or_else(|| SESSION_NAME.to_owned(), |session| session.name().to_owned());
+        for assumption in assumptions(spec, &session_name) {
             identity = identity.then(&assumption);
             login = Self::Session(settings.logins.shared(identity, || sts.session(&login, assumption))?);
         }
@@ -74,11 +88,11 @@ impl Login {
 }
 
 /// The roles in the order in which they are assumed. External id and tags are for the last, as with External Secrets.
-fn assumptions(spec: &AwsProvider) -> Vec<Assumption> {
+fn assumptions(spec: &AwsProvider, session_name: &str) -> Vec<Assumption> {
     let assumption = |named, role: &String| Assumption {
         named,
         role: role.clone(),
-        session_name: SESSION_NAME.to_owned(),
+        session_name: session_name.to_owned(),
         external_id: None,
         tags: Vec::new(),
         transitive: Vec::new(),
@@ -116,20 +130,45 @@ impl Sts<'_> {
     }
 
     fn session(&self, from: &Login, assumption: Assumption) -> Result<Session, Fault> {
+        let client = self.client(from.session(), Some(from.provider()))?;
+        Ok(Session::new(Step::Assume { client, assumption }, self.settings.call_timeout))
+    }
+
+    fn web_identity(&self, account: Account) -> Result<Session, Fault> {
+        let client = self.client(None, None)?;
+        Ok(Session::new(Step::WebIdentity { client, account }, self.settings.call_timeout))
+    }
+
+    /// A client that signs with these keys, or nothing.
+    fn client(&self, session: Option<Arc<Session>>, keys: Option<SharedCredentialsProvider>) -> Result<Client, Fault> {
         let AwsProvider { region, sts_endpoint, ca_bundle, .. } = self.spec;
         let server = match sts_endpoint {
             Some(endpoint) => endpoint_url(endpoint, "stsEndpoint")?,
-            None => super::public_endpoint("sts", region),
+            None => public_endpoint("sts", region),
         };
         let plan = Plan { party: STS, server: &server, ca_bundle: ca_bundle.as_deref(), authority: self.authority };
         // The address may have no TLS where the service has: then it needs no authority.
         let plan = if server.scheme() == "https" { plan } else { Plan { ca_bundle: None, authority: None, ..plan } };
-        let client = plan.build(self.store, None, self.settings)?;
-        let mut config = ground(region, Connector::new(client, from.session()));
-        config.set_credentials_provider(Some(from.provider())).set_endpoint_url(sts_endpoint.clone());
-        let client = aws_sdk_sts::Client::new(&config.build());
-        Ok(Session::new(Step { client, assumption }, self.settings.call_timeout))
+        let mut config = ground(region, Connector::new(plan.build(self.store, None, self.settings)?, session));
+        config.set_credentials_provider(keys).set_endpoint_url(sts_endpoint.clone());
+        Ok(Client::new(&config.build()))
     }
+}
+
+/// The account as access has judged it: of the store's own namespace unless an admin named another.
+fn account(store: &StoreName, named: &ServiceAccountRef, credentials: &Credentials) -> Result<Account, Fault> {
+    let namespace = match store {
+        StoreName::Namespaced { namespace, .. } => namespace.clone(),
+        StoreName::Cluster { .. } => named.namespace.clone().unwrap_or_default(),
+    };
+    let tokens = credentials.tokens.clone().ok_or_else(|| {
+        let detail = "provider.aws.auth.jwt.serviceAccountRef: there is no token of the ServiceAccount: name one that exists";
+        Fault::new(Class::Unavailable, Reason::StoreNotReady, detail)
+    })?;
+    let name = named.name.clone();
+    // 2 to 64 of letters, digits and a few signs, of which names of Kubernetes use two.
+    let session_name = format!("{SESSION_NAME}-{namespace}-{name}").chars().take(64).collect();
+    Ok(Account { namespace, name, session_name, tokens })
 }
 
 /// Tells sessions apart: a digest of everything that makes one. It never leaves the process.
@@ -188,13 +227,18 @@ impl Logins {
 
 /// The access key that stands in a store's Secrets.
 fn keys(spec: &AwsProvider, credentials: &Credentials) -> Result<Keys, Fault> {
-    let Some(AwsAuth { secret_ref: Some(named) }) = &spec.auth else {
+    let Some(AwsAuth { secret_ref: Some(named), jwt: None }) = &spec.auth else {
         return Err(Fault::invalid(Reason::InvalidSpec, "provider.aws.auth names no way to log in: set one of its members"));
     };
     let id = text(credentials, Role::AccessKeyId, "accessKeyIDSecretRef")?;
     let key = text(credentials, Role::SecretAccessKey, "secretAccessKeySecretRef")?;
     let token = named.session_token_secret_ref.as_ref().map(|_| text(credentials, Role::SessionToken, "sessionTokenSecretRef"));
     Ok(Keys::new(id, key, token.transpose()?, None, "Secret"))
+}
+
+/// A token of a ServiceAccount, which is ASCII.
+pub(super) fn ascii(token: &SecretValue) -> &str {
+    str::from_utf8(token.expose()).unwrap_or_default()
 }
 
 /// Text as people put it into a Secret: often with a line break at its end.
@@ -210,5 +254,5 @@ fn text(credentials: &Credentials, role: Role, field: &str) -> Result<String, Fa
     Ok(text.to_owned())
 }
 
-#[cfg(all(test, feature = "aws-sm"))]
+#[cfg(test)]
 mod tests;

@@ -11,11 +11,15 @@ use std::{
 
 use aws_credential_types::{
     Credentials as Keys,
-    provider::{self, ProvideCredentials, error::CredentialsError, future},
+    provider::{ProvideCredentials, error::CredentialsError, future},
 };
 use tokio::time::Instant;
 
-use super::{failure::Failure, sts::Step};
+use super::{
+    failure::Failure,
+    sts::{Refusal, Step},
+};
+use crate::backend::transport::Broken;
 
 /// A login that was refused is not tried again within this, and after a refused call nobody logs in anew within this.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -58,6 +62,11 @@ impl Session {
         Self { step, deadline, gate: Arc::default(), state: Mutex::default() }
     }
 
+    /// What CloudTrail calls it.
+    pub fn name(&self) -> &str {
+        self.step.session_name()
+    }
+
     /// Keys that are valid as far as we know. Whoever finds them due starts a renewal, and nobody waits for it.
     pub async fn keys(self: &Arc<Self>) -> Result<Keys, Failure> {
         let asked = Instant::now();
@@ -98,7 +107,8 @@ impl Session {
             return Err(failure.clone());
         }
         let began = Instant::now();
-        let grant = tokio::time::timeout(self.deadline, self.step.take()).await.unwrap_or_else(|_| Err(self.step.timed_out()));
+        let late = Err(Failure::Login(Refusal::Broken(Broken::TimedOut)));
+        let grant = tokio::time::timeout(self.deadline, self.step.take()).await.unwrap_or(late);
         let mut state = self.state();
         match grant {
             Ok(grant) => {
@@ -154,6 +164,6 @@ impl ProvideCredentials for Provider {
     where
         Self: 'a,
     {
-        future::ProvideCredentials::new(async move { provider::Result::Ok(self.0.keys().await.map_err(CredentialsError::provider_error)?) })
+        future::ProvideCredentials::new(async move { self.0.keys().await.map_err(CredentialsError::provider_error) })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Must not be here: when it is asked (`session`), and any part of an answer in a message.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use aws_credential_types::Credentials as Keys;
 use aws_sdk_sts::{
@@ -14,10 +14,16 @@ use aws_sdk_sts::{
 use aws_smithy_types::DateTime;
 use jiff::Timestamp;
 
-use super::failure::{Failure, PARTY};
+use super::{
+    failure::{Failure, PARTY},
+    login::ascii,
+};
 use crate::{
-    backend::transport::{Broken, Party},
-    fault::{Fault, Reason},
+    backend::{
+        TokenSource,
+        transport::{Broken, Party},
+    },
+    fault::{Class, Fault, Reason},
 };
 
 /// The server, in the words of messages.
@@ -26,11 +32,16 @@ pub(super) const STS: Party = Party { name: "AWS STS", field: "region (or stsEnd
 /// What a session is asked to live for: the longest that a chain of roles gets.
 const LIFE: Duration = Duration::from_hours(1);
 
+/// What names the role of a ServiceAccount, as EKS has it.
+const ROLE_ANNOTATION: &str = "eks.amazonaws.com/role-arn";
+
 /// Which field of the spec names a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     Role,
     Additional(usize),
+    /// By an annotation of the ServiceAccount.
+    Annotation,
 }
 
 impl fmt::Display for Named {
@@ -38,6 +49,7 @@ impl fmt::Display for Named {
         match self {
             Self::Role => f.write_str("provider.aws.role"),
             Self::Additional(at) => write!(f, "provider.aws.additionalRoles[{at}]"),
+            Self::Annotation => write!(f, "the ServiceAccount's annotation {ROLE_ANNOTATION}"),
         }
     }
 }
@@ -54,11 +66,22 @@ pub(super) struct Assumption {
     pub transitive: Vec<String>,
 }
 
-/// One login: from the identity that the client signs with to a role.
+/// A ServiceAccount that logs in.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    pub namespace: String,
+    pub name: String,
+    pub session_name: String,
+    pub tokens: Arc<dyn TokenSource>,
+}
+
+/// One login: how keys of a role are come by.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub client: Client,
-    pub assumption: Assumption,
+pub(super) enum Step {
+    /// From the identity that the client signs with.
+    Assume { client: Client, assumption: Assumption },
+    /// By the token of a ServiceAccount; the client signs nothing.
+    WebIdentity { client: Client, account: Account },
 }
 
 /// Keys, and for how long they are good.
@@ -79,6 +102,18 @@ pub(super) enum Refusal {
     #[error("AWS refused the login for {0} as impossible: correct the role, externalID, sessionTags and transitiveTagKeys")]
     Impossible(Named),
     #[error(
+        "AWS refused the ServiceAccount the role of its annotation eks.amazonaws.com/role-arn: check that the role exists and its trust policy allows sts:AssumeRoleWithWebIdentity to the cluster's OIDC provider, for this account (`sub`) and this audience (`aud`)"
+    )]
+    Account,
+    #[error(
+        "AWS does not take the ServiceAccount's token: check that IAM has an OIDC provider for the cluster's issuer with the audience of serviceAccountRef.audiences, and that AWS can read the issuer's keys"
+    )]
+    Token,
+    #[error("AWS found the ServiceAccount's token expired: set the clocks of the cluster's nodes")]
+    TokenExpired,
+    #[error("AWS cannot reach the issuer of the ServiceAccount's token: check that the cluster's OIDC discovery is public and answers")]
+    Issuer,
+    #[error(
         "AWS STS is not active in this region for the account: activate it there, or name another region's in provider.aws.stsEndpoint"
     )]
     RegionDisabled,
@@ -93,18 +128,26 @@ pub(super) enum Refusal {
 impl Refusal {
     pub fn fault(&self, detail: String) -> Fault {
         match self {
-            Self::Role(_) | Self::Tags(_) | Self::RegionDisabled => Fault::access_denied(detail),
+            Self::Role(_) | Self::Tags(_) | Self::RegionDisabled | Self::Account | Self::Token | Self::TokenExpired => {
+                Fault::access_denied(detail)
+            }
             Self::Impossible(_) => Fault::invalid(Reason::InvalidSpec, detail),
             Self::Broken(broken) => broken.fault(detail),
-            Self::Redirect | Self::Malformed => Fault::unavailable(detail),
+            Self::Redirect | Self::Malformed | Self::Issuer => Fault::unavailable(detail),
         }
     }
 
     /// Whether trying again soon would end the same.
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Role(_) | Self::Tags(_) | Self::Impossible(_) | Self::RegionDisabled => true,
-            Self::Broken(_) | Self::Redirect | Self::Malformed => false,
+            Self::Role(_)
+            | Self::Tags(_)
+            | Self::Impossible(_)
+            | Self::RegionDisabled
+            | Self::Account
+            | Self::Token
+            | Self::TokenExpired => true,
+            Self::Broken(_) | Self::Redirect | Self::Malformed | Self::Issuer => false,
         }
     }
 }
@@ -112,20 +155,55 @@ impl Refusal {
 impl Step {
     /// Asks for keys of the role.
     pub async fn take(&self) -> Result<Grant, Failure> {
-        let Assumption { named, role, session_name, external_id, tags, transitive } = &self.assumption;
-        let call = self.client.assume_role().role_arn(role).role_session_name(session_name);
-        let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().expect("both are set")).collect();
-        let call = call.set_external_id(external_id.clone()).set_tags(some(tags)).set_transitive_tag_keys(some(transitive.clone()));
-        let life = i32::try_from(LIFE.as_secs()).unwrap_or(i32::MAX);
-        let answer = call.duration_seconds(life).send().await.map_err(|error| refusal(*named, &error))?;
-        grant(answer.credentials.as_ref())
+        match self {
+            Self::Assume { client, assumption } => assume(client, assumption).await,
+            Self::WebIdentity { client, account } => account.log_in(client).await,
+        }
     }
 
-    /// The login took too long.
-    #[expect(clippy::unused_self, reason = "what a step says, whichever it is")]
-    pub fn timed_out(&self) -> Failure {
-        Failure::Login(Refusal::Broken(Broken::TimedOut))
+    /// What CloudTrail calls the session.
+    pub fn session_name(&self) -> &str {
+        match self {
+            Self::Assume { assumption, .. } => &assumption.session_name,
+            Self::WebIdentity { account, .. } => &account.session_name,
+        }
     }
+}
+
+async fn assume(client: &Client, assumption: &Assumption) -> Result<Grant, Failure> {
+    let Assumption { named, role, session_name, external_id, tags, transitive } = assumption;
+    let call = client.assume_role().role_arn(role).role_session_name(session_name).duration_seconds(seconds(LIFE));
+    let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().expect("both are set")).collect();
+    let call = call.set_external_id(external_id.clone()).set_tags(some(tags)).set_transitive_tag_keys(some(transitive.clone()));
+    let answer = call.send().await.map_err(|error| refusal(*named, &error))?;
+    grant(answer.credentials.as_ref())
+}
+
+impl Account {
+    /// With a token of now, for the role that the account names now.
+    async fn log_in(&self, client: &Client) -> Result<Grant, Failure> {
+        let role = self.tokens.annotation(ROLE_ANNOTATION).await.map_err(Failure::Account)?;
+        let role = role.filter(|role| role.starts_with("arn:")).ok_or_else(|| Failure::Account(self.no_role()))?;
+        let token = self.tokens.token().await.map_err(Failure::Account)?;
+        let call = client.assume_role_with_web_identity().role_arn(role).role_session_name(&self.session_name);
+        match call.duration_seconds(seconds(LIFE)).web_identity_token(ascii(&token)).send().await {
+            Ok(answer) => grant(answer.credentials.as_ref()),
+            Err(error) => {
+                self.tokens.forget().await;
+                Err(refusal(Named::Annotation, &error))
+            }
+        }
+    }
+
+    fn no_role(&self) -> Fault {
+        let Self { namespace, name, .. } = self;
+        let detail = format!("ServiceAccount {namespace}/{name} names no role: annotate it with {ROLE_ANNOTATION}");
+        Fault::new(Class::Unavailable, Reason::StoreNotReady, detail)
+    }
+}
+
+fn seconds(time: Duration) -> i32 {
+    i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
 }
 
 /// An empty list is not sent.
@@ -160,7 +238,11 @@ fn refusal<E: ProvideErrorMetadata + std::error::Error + 'static>(named: Named, 
     };
     let refused = match code.unwrap_or_default() {
         "AccessDenied" | "AccessDeniedException" if message.contains("sts:TagSession") => Refusal::Tags(named),
+        "AccessDenied" | "AccessDeniedException" | "NoSuchEntity" if named == Named::Annotation => Refusal::Account,
         "AccessDenied" | "AccessDeniedException" | "NoSuchEntity" => Refusal::Role(named),
+        "InvalidIdentityToken" | "IDPRejectedClaim" => Refusal::Token,
+        "ExpiredTokenException" | "ExpiredToken" if named == Named::Annotation => Refusal::TokenExpired,
+        "IDPCommunicationError" => Refusal::Issuer,
         "ValidationError" | "MalformedPolicyDocument" | "PackedPolicyTooLarge" | "InvalidParameterValue" => Refusal::Impossible(named),
         "RegionDisabledException" => Refusal::RegionDisabled,
         _ => match Failure::of(error) {

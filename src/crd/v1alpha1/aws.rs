@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CaProvider, SecretKeyRef};
+use super::{CaProvider, SecretKeyRef, ServiceAccountRef};
 
 /// AWS Secrets Manager or Parameter Store.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
@@ -12,7 +12,7 @@ use super::{CaProvider, SecretKeyRef};
 #[x_kube(validation = Rule::new("!has(self.caBundle) || !has(self.caProvider)").message("caBundle and caProvider exclude each other"))]
 #[x_kube(validation = Rule::new("has(self.role) || (!has(self.externalID) && !has(self.sessionTags))").message("externalID and sessionTags are for role: name it"))]
 #[x_kube(validation = Rule::new("has(self.sessionTags) || !has(self.transitiveTagKeys)").message("transitiveTagKeys are keys of sessionTags: name them"))]
-#[x_kube(validation = Rule::new("has(self.role) || has(self.additionalRoles) || !has(self.stsEndpoint)").message("stsEndpoint is where a role is assumed: name one"))]
+#[x_kube(validation = Rule::new("has(self.role) || has(self.additionalRoles) || (has(self.auth) && has(self.auth.jwt)) || !has(self.stsEndpoint)").message("stsEndpoint is where a role is assumed: name one"))]
 pub struct AwsProvider {
     /// What is read.
     pub service: AwsService,
@@ -83,11 +83,22 @@ pub enum AwsService {
 /// How to log in to AWS: exactly one of its members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.secretRef)").message("needs secretRef"))]
+#[x_kube(validation = Rule::new("has(self.secretRef) != has(self.jwt)").message("needs exactly one of secretRef and jwt"))]
 pub struct AwsAuth {
     /// An access key that stands in a Secret. It is read again when the Secret changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<AwsAccessKey>,
+    /// The token of a ServiceAccount, for the role that its annotation `eks.amazonaws.com/role-arn` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<AwsJwt>,
+}
+
+/// A ServiceAccount whose token is exchanged for a session (web identity).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsJwt {
+    /// The account. It needs the annotation `keyferry.dev/allow-token: "true"`.
+    pub service_account_ref: ServiceAccountRef,
 }
 
 /// An access key in a Secret.

@@ -313,7 +313,7 @@ pub struct ServiceAccountRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// Who the token is for. Default `vault`. The API server itself is refused as audience.
+    /// Who the token is for. Default `vault`, and `sts.amazonaws.com` for provider `aws`. The API server itself is refused as audience.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 512)))]
     pub audiences: Option<Vec<String>>,

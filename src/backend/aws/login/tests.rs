@@ -1,5 +1,7 @@
 //! Logins: what is sent to STS, how often, who shares what, and what follows from the answers.
 
+#![cfg(feature = "aws-sm")]
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -9,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -22,7 +25,7 @@ use url::form_urlencoded;
 use super::Login;
 use crate::{
     access::Role,
-    backend::{Backend, Credentials, Settings, endpoint::Endpoints, open},
+    backend::{Backend, Credentials, Settings, TokenSource, endpoint::Endpoints, open},
     crd::v1alpha1::{AwsProvider, Provider},
     fault::{Class, Fault, Reason},
     item::Reading,
@@ -85,7 +88,8 @@ impl Amazon {
         let mut spec = json!({
             "service": "SecretsManager", "region": "eu-central-1", "endpoint": self.url, "stsEndpoint": self.url, "auth": {"secretRef": key}
         });
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let Value::Object(more) = more else { unreachable!("{more}") };
+        spec.as_object_mut().unwrap().extend(more);
         serde_json::from_value(spec).unwrap()
     }
 
@@ -130,16 +134,20 @@ fn found() -> Vec<u8> {
 
 /// Keys for so many seconds.
 fn granted(id: &str, seconds: i64) -> Vec<u8> {
+    answered("AssumeRole", id, seconds)
+}
+
+fn answered(action: &str, id: &str, seconds: i64) -> Vec<u8> {
     let until = Timestamp::from_second(Timestamp::now().as_second() + seconds).unwrap();
     let keys = format!(
         "<AccessKeyId>{id}</AccessKeyId><SecretAccessKey>canary-{id}</SecretAccessKey><SessionToken>canary-token-{id}</SessionToken><Expiration>{until}</Expiration>"
     );
-    http(200, &format!("<AssumeRoleResponse><AssumeRoleResult><Credentials>{keys}</Credentials></AssumeRoleResult></AssumeRoleResponse>"))
+    http(200, &format!("<{action}Response><{action}Result><Credentials>{keys}</Credentials></{action}Result></{action}Response>"))
 }
 
 /// Keys that are called after the role, for an hour.
 fn named(asked: &Asked) -> Vec<u8> {
-    granted(asked.of("RoleArn").rsplit('/').next().unwrap(), 3600)
+    answered(asked.of("Action"), asked.of("RoleArn").rsplit('/').next().unwrap(), 3600)
 }
 
 fn refused(status: u16, code: &str, message: &str) -> Vec<u8> {
@@ -483,4 +491,126 @@ async fn no_credential_is_shown_by_a_login() {
     let bare = Login::of(&cluster("main"), &AwsProvider { role: None, ..spec }, &credentials, &settings).unwrap();
     let shown = format!("{login:?} {bare:?} {credentials:?} {settings:?}");
     assert!(shown.contains("reader") && !shown.contains("canary"), "{shown}");
+}
+
+/// An account whose tokens are numbered, with a role or without.
+#[derive(Debug)]
+struct Numbered {
+    role: Option<&'static str>,
+    fault: Option<Fault>,
+    tokens: AtomicU64,
+}
+
+#[async_trait]
+impl TokenSource for Numbered {
+    async fn token(&self) -> Result<SecretValue, Fault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        Ok(SecretValue::from(format!("canary-jwt-{}", self.tokens.load(Ordering::SeqCst))))
+    }
+
+    async fn forget(&self) {
+        self.tokens.fetch_add(1, Ordering::SeqCst);
+    }
+
+    async fn annotation(&self, name: &str) -> Result<Option<String>, Fault> {
+        assert_eq!(name, "eks.amazonaws.com/role-arn");
+        Ok(self.role.map(str::to_owned))
+    }
+}
+
+fn account(role: Option<&'static str>) -> Credentials {
+    Credentials { tokens: Some(Arc::new(Numbered { role, fault: None, tokens: AtomicU64::new(1) })), ..Credentials::default() }
+}
+
+fn web(name: &str, audiences: Value) -> Value {
+    let mut account = json!({"name": name, "namespace": "team"});
+    if !audiences.is_null() {
+        account["audiences"] = audiences;
+    }
+    json!({"auth": {"jwt": {"serviceAccountRef": account}}})
+}
+
+#[tokio::test]
+async fn a_service_account_logs_in_without_a_signature_and_roles_are_assumed_on_top() {
+    let amazon = Amazon::granting(named).await;
+    let mut more = web("reader", Value::Null);
+    more["role"] = json!(READER);
+    more["externalID"] = json!("shop");
+    assert!(is_read(&opened(&cluster("main"), &amazon.spec(more), &account(Some(HUB)), &settings())).await);
+    let logins = amazon.logins();
+    let [by_token, by_hub] = logins.as_slice() else { unreachable!("{logins:?}") };
+    let form = [
+        ("Action", "AssumeRoleWithWebIdentity"),
+        ("Version", "2011-06-15"),
+        ("RoleArn", HUB),
+        ("RoleSessionName", "keyferry-team-reader"),
+        ("WebIdentityToken", "canary-jwt-1"),
+        ("DurationSeconds", "3600"),
+    ];
+    assert_eq!(by_token.form, form.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert!(!by_token.head.to_lowercase().contains("authorization"), "{}", by_token.head);
+    assert_eq!((by_hub.signer().as_str(), by_hub.of("RoleSessionName"), by_hub.of("ExternalId")), ("hub", "keyferry-team-reader", "shop"));
+    assert_eq!(amazon.looks()[0].signer(), "reader");
+}
+
+#[tokio::test]
+async fn an_account_shares_its_session_with_nobody_but_itself() {
+    let amazon = Amazon::granting(named).await;
+    let settings = settings();
+    let cases = [
+        ("a", web("one", Value::Null), true),
+        ("b", web("one", Value::Null), false),
+        ("b", web("two", Value::Null), true),
+        ("b", web("one", json!(["other"])), true),
+    ];
+    let mut open = Vec::new();
+    for (store, more, is_another) in cases {
+        let before = amazon.logins().len();
+        open.push(opened(&cluster(store), &amazon.spec(more.clone()), &account(Some(HUB)), &settings));
+        assert!(is_read(open.last().unwrap()).await);
+        assert_eq!(amazon.logins().len() - before, usize::from(is_another), "{store} {more}");
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_an_account_from_logging_in_has_its_class_and_remedy() {
+    let denied = (Class::Denied, Reason::AccessDenied);
+    let cases = [
+        (refused(403, "AccessDenied", "canary"), denied, "sts:AssumeRoleWithWebIdentity"),
+        (refused(400, "InvalidIdentityToken", "canary"), denied, "serviceAccountRef.audiences"),
+        (refused(400, "IDPRejectedClaim", "canary"), denied, "OIDC provider"),
+        (refused(400, "ExpiredTokenException", "canary"), denied, "token expired"),
+        (refused(400, "IDPCommunicationError", "canary"), (Class::Unavailable, Reason::ProviderUnavailable), "issuer"),
+        (refused(400, "ValidationError", "canary"), (Class::Invalid, Reason::InvalidSpec), "eks.amazonaws.com/role-arn"),
+    ];
+    for (answer, (class, reason), words) in cases {
+        let case = String::from_utf8_lossy(&answer).into_owned();
+        let amazon = Amazon::granting(move |_| answer.clone()).await;
+        let store = opened(&cluster("main"), &amazon.spec(web("reader", Value::Null)), &account(Some(HUB)), &settings());
+        let fault = unknown(read(&store).await, &case);
+        assert_eq!((fault.class, fault.reason, fault.detail.contains(words)), (class, reason, true), "{case}: {fault}");
+        forward(11).await;
+        unknown(read(&store).await, &case);
+        let tokens: Vec<String> = amazon.logins().iter().map(|login| login.of("WebIdentityToken").to_owned()).collect();
+        assert_eq!(tokens, ["canary-jwt-1", "canary-jwt-2"], "{case}: a token that was refused is not sent again");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_or_a_role_of_the_account_nothing_is_sent() {
+    let amazon = Amazon::granting(named).await;
+    let refused = Fault::new(Class::Unavailable, Reason::StoreNotReady, "ServiceAccount team/reader does not allow it");
+    let without_token = Numbered { role: Some(HUB), fault: Some(refused), tokens: AtomicU64::new(1) };
+    let without_token = Credentials { tokens: Some(Arc::new(without_token)), ..Credentials::default() };
+    let words = "ServiceAccount team/reader names no role: annotate it with eks.amazonaws.com/role-arn";
+    for (credentials, words) in
+        [(without_token, "ServiceAccount team/reader does not allow it"), (account(None), words), (account(Some("reader")), words)]
+    {
+        let store = opened(&cluster("main"), &amazon.spec(web("reader", Value::Null)), &credentials, &settings());
+        let fault = unknown(read(&store).await, words);
+        assert_eq!((fault.class, fault.reason), (Class::Unavailable, Reason::StoreNotReady));
+        assert!(fault.detail.contains(words) && amazon.logins().is_empty(), "{fault}");
+    }
 }
