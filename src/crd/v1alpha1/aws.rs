@@ -67,8 +67,10 @@ pub struct AwsProvider {
 /// A tag of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct AwsSessionTag {
+    /// Name of the tag.
     #[schemars(length(min = 1, max = 128))]
     pub key: String,
+    /// What it says; may be empty.
     #[schemars(length(max = 256))]
     pub value: String,
 }
