@@ -53,7 +53,7 @@ pub const ROWS: &[Row] = &[
 
 /// Rows about the network between store and reader: for every backend that has one.
 pub const ON_THE_WIRE: &[Row] = &[
-    Row { name: "many reads share one connection, and each is one call", run: |subject| thrifty(subject).boxed() },
+    Row { name: "many reads share connections, and each is one call", run: |subject| thrifty(subject).boxed() },
     Row { name: "a slow answer is an answer", run: |subject| slow(subject).boxed() },
     Row { name: "a server that hangs is unknown at the deadline", run: |subject| broken(subject, Damage::Hang).boxed() },
     Row {
@@ -332,7 +332,10 @@ async fn thrifty(mut subject: Box<dyn Subject>) {
         store.found("app/db", None).await;
     }
     let after = subject.traffic();
-    assert_eq!((after.0 - before.0, after.1 - before.1), (1, 20));
+    // Where a server sends head and body apart, the connection may not be back in its pool when the next read begins: a second one is
+    // opened, and never a third.
+    assert!((1..=2).contains(&(after.0 - before.0)), "{} connections", after.0 - before.0);
+    assert_eq!(after.1 - before.1, 20);
 }
 
 async fn slow(mut subject: Box<dyn Subject>) {

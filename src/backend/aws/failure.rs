@@ -114,7 +114,10 @@ impl Failure {
             "ResourceNotFoundException" | "ParameterNotFound" => Self::Missing,
             "ParameterVersionNotFound" | "ParameterVersionLabelLimitExceeded" => Self::NoVersion,
             "InvalidRequestException" if says("marked for deletion") || says("scheduled for deletion") => Self::Deleted,
-            "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" if says("KMS") || says("kms:") => Self::KeyDenied,
+            // The names of actions: the message quotes the name of what was asked for as well.
+            "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" if says("Access to KMS") || says("kms:Decrypt") => {
+                Self::KeyDenied
+            }
             "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" if says("BatchGetSecretValue") => Self::BatchDenied,
             "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => Self::Denied,
             "DecryptionFailure"

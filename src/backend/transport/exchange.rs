@@ -103,8 +103,6 @@ pub async fn exchange(client: &reqwest::Client, request: reqwest::Request) -> Re
         }
         chunks.push(chunk);
     }
-    // Lets the connection go back to its pool: whoever asks next would open another one.
-    tokio::task::yield_now().await;
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     Ok(Exchanged { status, headers, body: joined(&chunks, length) })
 }
