@@ -1,6 +1,6 @@
-//! The login methods of Vault that OpenBao has not, `ldap` and `gcp`, as Vault documents them: a server before a real OpenBao, which does
+//! The login methods of Vault that OpenBao has not, `ldap`, `gcp` and `aws`, as Vault documents them: a server before a real OpenBao, which does
 //! all the rest and makes the tokens. It checks what Vault's plugins check: of a Google account's JWT algorithm, key, signature, expiry,
-//! subject and audience.
+//! subject and audience; a signed call to AWS is made at our AWS, which knows whose signature it is.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use super::openbao::{OpenBao, client};
 /// Longest life of a JWT that a role takes unless it says otherwise.
 const LONGEST_JWT: Duration = Duration::from_mins(15);
 
-/// Both methods at their default mounts; gone when it is dropped.
+/// The methods at their default mounts; gone when it is dropped.
 pub struct VaultMethods {
     url: String,
     state: Arc<State>,
@@ -46,6 +46,17 @@ struct State {
     keys: Mutex<BTreeMap<(String, String), Vec<u8>>>,
     /// The accounts that each role of type `iam` takes.
     roles: Mutex<BTreeMap<String, Vec<String>>>,
+    amazon: Mutex<Option<Amazon>>,
+}
+
+/// How the method `aws` is set up.
+#[derive(Clone)]
+struct Amazon {
+    /// Where calls are made instead of the STS that they name.
+    sts: String,
+    server_id: String,
+    /// The identity, by its ARN, that each role of type `iam` takes.
+    roles: BTreeMap<String, String>,
 }
 
 /// A service account of Google with a key.
@@ -96,6 +107,7 @@ impl VaultMethods {
             directory: Mutex::default(),
             keys: Mutex::default(),
             roles: Mutex::default(),
+            amazon: Mutex::default(),
         });
         let serving = state.clone();
         let server = tokio::spawn(async move {
@@ -134,6 +146,12 @@ impl VaultMethods {
         self.state.keys.lock().unwrap().remove(&(account.email.clone(), account.key_id.clone()));
     }
 
+    /// Sets up `aws`: calls are made at this STS, and have to be signed for this server.
+    pub fn amazon(&self, sts: &str, server_id: &str, roles: &[(&str, &str)]) {
+        let roles = roles.iter().map(|(role, arn)| ((*role).to_owned(), (*arn).to_owned())).collect();
+        *self.state.amazon.lock().unwrap() = Some(Amazon { sts: sts.to_owned(), server_id: server_id.to_owned(), roles });
+    }
+
     /// A role of type `iam` for these accounts.
     pub fn role(&self, name: &str, accounts: &[&str]) {
         let accounts = accounts.iter().map(|account| (*account).to_owned()).collect();
@@ -155,6 +173,7 @@ impl State {
         let is_write = matches!(head.method, Method::POST | Method::PUT);
         let judged = match head.uri.path().strip_prefix("/v1/auth/") {
             Some("gcp/login") if is_write => self.google(&body),
+            Some("aws/login") if is_write => self.amazon(&body).await,
             Some(path) if is_write && path.starts_with("ldap/login/") => self.directory(&path["ldap/login/".len()..], &body),
             _ => return self.pass_on(head.method, &head.uri.to_string(), &head.headers, body).await,
         };
@@ -173,11 +192,49 @@ impl State {
         if is_known { Ok(()) } else { refused("ldap operation failed: failed to bind as user") }
     }
 
+    async fn amazon(&self, body: &[u8]) -> Result<(), Refusal> {
+        const CALL: [&str; 4] = ["iam_http_request_method", "iam_request_url", "iam_request_body", "iam_request_headers"];
+        let fields = fields(body)?;
+        known(&fields, &["role", CALL[0], CALL[1], CALL[2], CALL[3]])?;
+        let Some(amazon) = self.amazon.lock().unwrap().clone() else { return refused("not configured") };
+        let Some(bound) = text_of(&fields, "role").and_then(|role| amazon.roles.get(&role).cloned()) else {
+            return refused("entry for role not found");
+        };
+        if fields[CALL[0]] != "POST" {
+            return refused("invalid iam_http_request_method; currently only 'POST' is supported");
+        }
+        let decoded =
+            |name: &str| text_of(&fields, name).and_then(|text| STANDARD.decode(text).ok()).and_then(|bytes| String::from_utf8(bytes).ok());
+        let [Some(url), Some(call), Some(headers)] = [CALL[1], CALL[2], CALL[3]].map(decoded) else {
+            return refused("failed to base64 decode");
+        };
+        if !url.starts_with("https://sts.") || !call.contains("Action=GetCallerIdentity") {
+            return refused("iam_request_url or iam_request_body is not of GetCallerIdentity");
+        }
+        let headers: BTreeMap<String, Vec<String>> =
+            serde_json::from_str(&headers).map_err(|_| (400, "failed to JSON decode".to_owned()))?;
+        let header =
+            |wanted: &str| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).and_then(|(_, values)| values.first());
+        let signed =
+            header("authorization").and_then(|said| said.split_once("SignedHeaders=")).and_then(|(_, rest)| rest.split(',').next());
+        let is_signed = signed.is_some_and(|names| names.split(';').any(|name| name == "x-vault-aws-iam-server-id"));
+        if header("x-vault-aws-iam-server-id") != Some(&amazon.server_id) || !is_signed {
+            return refused("error validating X-Vault-AWS-IAM-Server-ID header");
+        }
+        let all = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        let request = all.fold(self.client.post(amazon.sts).body(call), |request, (name, value)| request.header(name, value));
+        let Ok(said) = request.send().await else { return Err((500, "error making upstream request".to_owned())) };
+        let text = said.text().await.unwrap_or_default();
+        match text.split_once("<Arn>").and_then(|(_, rest)| rest.split_once("</Arn>")) {
+            Some((arn, _)) if arn == bound => Ok(()),
+            Some((arn, _)) => refused(format!("IAM Principal {arn:?} does not belong to the role")),
+            None => refused("error making upstream request: received error code from STS"),
+        }
+    }
+
     fn google(&self, body: &[u8]) -> Result<(), Refusal> {
         let fields = fields(body)?;
-        if let Some(strange) = fields.as_object().into_iter().flatten().find(|(name, _)| !matches!(name.as_str(), "role" | "jwt")) {
-            return Err((422, format!("unknown key {:?}", strange.0)));
-        }
+        known(&fields, &["role", "jwt"])?;
         let Some(role) = text_of(&fields, "role").filter(|role| !role.is_empty()) else { return refused("role is required") };
         let Some(accounts) = self.roles.lock().unwrap().get(&role).cloned() else { return refused(format!("role {role:?} not found")) };
         let Some(jwt) = text_of(&fields, "jwt") else { return refused("jwt argument is required") };
@@ -248,6 +305,13 @@ fn fields(body: &[u8]) -> Result<Value, Refusal> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => Ok(Value::Object(fields)),
         _ => refused("failed to parse JSON input"),
+    }
+}
+
+fn known(fields: &Value, names: &[&str]) -> Result<(), Refusal> {
+    match fields.as_object().into_iter().flatten().find(|(name, _)| !names.contains(&name.as_str())) {
+        Some((strange, _)) => Err((422, format!("unknown key {strange:?}"))),
+        None => Ok(()),
     }
 }
 

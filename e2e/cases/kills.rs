@@ -23,12 +23,12 @@ const OF_THE_LEASE: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_call_while_things_change_it_ends_where_it_would_have() {
-    Stage::set().await.kill_at_every_point(Script::Living).await;
+    Box::pin(Stage::set().await.kill_at_every_point(Script::Living)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_call_of_a_start_with_a_backlog_it_ends_where_it_would_have() {
-    Stage::set().await.kill_at_every_point(Script::Backlog).await;
+    Box::pin(Stage::set().await.kill_at_every_point(Script::Backlog)).await;
 }
 
 /// When people do what they do.

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use keyferry::crd::v1alpha1::{ClusterSecretStore, ExternalSecret};
 
+use crate::backends::aws::judge::judge;
+use crate::backends::aws::{AwsServer, User};
 use crate::backends::openbao::OpenBao;
 use crate::backends::vault_methods::{GoogleAccount, VaultMethods};
 use crate::harness::{Canary, Login, VaultStore, World, login};
@@ -317,7 +319,7 @@ async fn a_real_server_lets_in_by_every_method_and_is_asked_once_for_each_store(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_and_google_let_in_as_vault_documents_it() {
+async fn a_directory_and_google_and_amazon_let_in_as_vault_documents_it() {
     let world = World::start().await;
     let (vault, namespace) = (world.vault().await, world.namespace().to_owned());
     let value = world.canary();
@@ -387,6 +389,34 @@ async fn a_directory_and_google_let_in_as_vault_documents_it() {
         .await;
     world.cluster.external("gcp", "to be Fresh again", fresh).await;
 
+    // An identity of AWS, whose signature AWS knows, for the server that it names and no other.
+    let aws = AwsServer::start();
+    let (reader, stranger) = (aws.user("reader"), aws.user("stranger"));
+    methods.amazon(aws.url(), "vault.example.com", &[("app", &reader.arn)]);
+    let amazon_proxy = Proxy::start(methods.url(), "", Options::vault());
+    let write_key = async |user: &User| {
+        world.source("amazon", &Canary::plain(&user.key.secret));
+        write_source(&world, "amazon", &[("access-key-id", &user.key.id), ("secret-access-key", &user.key.secret)]).await;
+    };
+    write_key(&reader).await;
+    let key = json!({"accessKeyIDSecretRef": here("amazon"), "secretAccessKeySecretRef": here("amazon")});
+    let amazon =
+        |server_id: &str| json!({"iam": {"vaultRole": "app", "region": "eu-west-1", "vaultAwsIamServerID": server_id, "secretRef": key}});
+    let (server, ca) = (amazon_proxy.url(), amazon_proxy.ca_pem());
+    store(&world, "iam", server, ca, &amazon("vault.example.com"), json!({})).await;
+    world.cluster.ready("iam").await;
+    world.cluster.holds("iam", &[("v", value.bytes())]).await;
+    assert_eq!((amazon_proxy.count(&Matcher::any().resource("auth/aws/login")), aws.count("GetCallerIdentity")), (1, 1));
+    write_key(&stranger).await;
+    let object = world.cluster.external("iam", "to be denied", denied).await;
+    let message = crate::harness::cluster::message_of(&object, "Fresh");
+    assert!(message.contains("provider.vault.auth.iam") && message.contains("binds the identity's ARN"), "{message}");
+    write_key(&reader).await;
+    world.cluster.external("iam", "to be Fresh again", fresh).await;
+    store(&world, "elsewhere", server, ca, &amazon("another.example.com"), json!({})).await;
+    world.cluster.not_ready("elsewhere", "AccessDenied").await;
+    judge(&aws.recorded(), &aws.keys());
+
     // What each login carried.
     let passwords = ["pass word 9876543210", "another 0123456789"];
     let of_joe = passwords.map(|password| Login::at("auth/ldap/login/joe@example.com").text("password", password));
@@ -394,10 +424,12 @@ async fn a_directory_and_google_let_in_as_vault_documents_it() {
         .map(|role| Login::at("auth/gcp/login").text("role", role).token("jwt", &account.email, &[&format!("vault/{role}")], 600));
     assert_eq!(login::compare(&proxy.calls(), &[of_joe, of_google].concat()), [""; 0]);
 
-    world.may_vanish("others");
-    world.cluster.delete::<ExternalSecret>("others", &DeleteParams::default()).await;
     let stores: Api<ClusterSecretStore> = Api::all(world.cluster.client.clone());
-    stores.delete(&format!("{namespace}-others"), &DeleteParams::default()).await.expect("a deletion");
-    assert!(world.cluster.get::<Secret>("others").await.is_none());
+    for refused in ["others", "elsewhere"] {
+        world.may_vanish(refused);
+        world.cluster.delete::<ExternalSecret>(refused, &DeleteParams::default()).await;
+        stores.delete(&format!("{namespace}-{refused}"), &DeleteParams::default()).await.expect("a deletion");
+        assert!(world.cluster.get::<Secret>(refused).await.is_none());
+    }
     world.finish().await;
 }

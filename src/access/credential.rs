@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Granted, SeenStore, provider};
 use crate::{
     crd::v1alpha1::{
-        AwsAuth, AwsProvider, CaProvider, CaProviderType, FileProvider, KubernetesAccount, KubernetesAuth, KubernetesProvider, Provider,
-        SecretKeyRef, ServiceAccountRef, VaultAuth, VaultProvider,
+        AwsAccessKey, AwsAuth, AwsProvider, CaProvider, CaProviderType, FileProvider, KubernetesAccount, KubernetesAuth,
+        KubernetesProvider, Provider, SecretKeyRef, ServiceAccountRef, VaultAuth, VaultProvider,
     },
     fault::{Fault, Reason, quote},
     name::StoreName,
@@ -137,14 +137,17 @@ impl Naming<'_> {
         if let Some(authority) = &aws.ca_provider {
             self.authority("provider.aws.caProvider", authority)?;
         }
-        let at = |field: &str| format!("provider.aws.auth.secretRef.{field}");
-        let key = match &aws.auth {
-            Some(AwsAuth { secret_ref: Some(key), jwt: None }) => key,
+        match &aws.auth {
+            Some(AwsAuth { secret_ref: Some(key), jwt: None }) => self.access_key("provider.aws.auth.secretRef", key),
             Some(AwsAuth { secret_ref: None, jwt: Some(jwt) }) => {
-                return self.account("provider.aws.auth.jwt.serviceAccountRef", &jwt.service_account_ref, "sts.amazonaws.com");
+                self.account("provider.aws.auth.jwt.serviceAccountRef", &jwt.service_account_ref, "sts.amazonaws.com")
             }
-            _ => return Ok(()),
-        };
+            _ => Ok(()),
+        }
+    }
+
+    fn access_key(&mut self, field: &str, key: &AwsAccessKey) -> Result<(), Fault> {
+        let at = |name: &str| format!("{field}.{name}");
         self.secret(Role::AccessKeyId, &at("accessKeyIDSecretRef"), &key.access_key_id_secret_ref, "access-key-id")?;
         self.secret(Role::SecretAccessKey, &at("secretAccessKeySecretRef"), &key.secret_access_key_secret_ref, "secret-access-key")?;
         match &key.session_token_secret_ref {
@@ -232,6 +235,7 @@ impl Naming<'_> {
                 let (field, key) = (at("gcp.secretRef.secretAccessKeySecretRef"), &login.secret_ref.secret_access_key_secret_ref);
                 self.secret(Role::GoogleKey, &field, key, "key.json")
             }
+            VaultAuth { iam: Some(login), .. } => self.access_key(&at("iam.secretRef"), &login.secret_ref),
             VaultAuth { .. } => {
                 Err(Fault::invalid(Reason::InvalidSpec, "provider.vault.auth names no way to log in: set one of its members"))
             }

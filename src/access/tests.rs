@@ -470,6 +470,14 @@ fn ways(ns: &Value) -> Vec<(Value, Vec<(Role, &'static str)>)> {
             vec![(Role::ClientCertificate, "a/tls.crt"), (Role::ClientKey, "b/tls.key")],
         ),
         (json!({"gcp": {"role": "r", "secretRef": {"secretAccessKeySecretRef": secret("a")}}}), vec![(Role::GoogleKey, "a/key.json")]),
+        (
+            json!({"iam": {"vaultRole": "r", "secretRef": {"accessKeyIDSecretRef": secret("a"), "secretAccessKeySecretRef": secret("b"), "sessionTokenSecretRef": secret("c")}}}),
+            vec![
+                (Role::AccessKeyId, "a/access-key-id"),
+                (Role::SecretAccessKey, "b/secret-access-key"),
+                (Role::SessionToken, "c/session-token"),
+            ],
+        ),
     ]
 }
 

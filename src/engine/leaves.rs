@@ -470,6 +470,18 @@ fn of_vault_logins(
         add(&format!("vault.auth.gcp.{text}"), around.clone(), json!("one"), json!("two"));
     }
     reference(add, "auth.gcp.secretRef.secretAccessKeySecretRef", &around);
+    let key = json!({"accessKeyIDSecretRef": secret("t"), "secretAccessKeySecretRef": secret("t"), "sessionTokenSecretRef": secret("t")});
+    let amazon = json!({"vaultRole": "r", "secretRef": key});
+    let around = with("auth", json!({"iam": amazon}));
+    add("vault.auth.iam", around.clone(), amazon.clone(), Value::Null);
+    for text in ["path", "vaultRole", "vaultAwsIamServerID"] {
+        add(&format!("vault.auth.iam.{text}"), around.clone(), json!("one"), json!("two"));
+    }
+    add("vault.auth.iam.region", around.clone(), json!("eu-west-1"), Value::Null);
+    for field in ["accessKeyIDSecretRef", "secretAccessKeySecretRef", "sessionTokenSecretRef"] {
+        reference(add, &format!("auth.iam.secretRef.{field}"), &around);
+    }
+    add("vault.auth.iam.secretRef.sessionTokenSecretRef", around, key["sessionTokenSecretRef"].clone(), Value::Null);
     let role = with("auth", json!({"appRole": {"roleRef": secret("r"), "secretRef": secret("t")}}));
     add("vault.auth.appRole.roleRef", role.clone(), secret("r"), Value::Null);
     reference(add, "auth.appRole.roleRef", &role);
@@ -937,7 +949,7 @@ fn answer(name: &str, head: &str, body: &str) -> String {
         head.lines().filter(|line| line.starts_with("x-vault-token") || line.starts_with("x-vault-namespace")).collect();
     // Of a JWT that is signed at each login only the head is the same each time.
     let body = body.split(".ey").next().unwrap_or_default();
-    let login = json!({"auth": {"client_token": graphic(&format!("{line} {body}")), "lease_duration": 0}});
+    let login = json!({"auth": {"client_token": graphic(&format!("{line} {}", timeless(body))), "lease_duration": 0}});
     let value = json!({"data": {"data": {"a": format!("{name}: {line} {}", headers.join(" "))}, "metadata": {"version": 3, "deletion_time": "", "destroyed": false}}, "lease_id": "x", "lease_duration": 60});
     let engine = json!({"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}});
     let object = |path: &str| {
@@ -973,6 +985,20 @@ fn of_sts(name: &str, asked: &str) -> String {
     );
     let action = if asked.starts_with("Action=AssumeRoleWithWebIdentity") { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
     format!("<{action}Response><{action}Result><Credentials>{keys}</Credentials></{action}Result></{action}Response>")
+}
+
+/// A login without what is signed with the time; of that, who signs what.
+fn timeless(body: &str) -> String {
+    let mut login: Value = serde_json::from_str(body).unwrap_or_default();
+    let Some(headers) = login["iam_request_headers"].as_str().and_then(|headers| BASE64_STANDARD.decode(headers).ok()) else {
+        return body.to_owned();
+    };
+    let mut headers: Value = serde_json::from_slice(&headers).expect("headers are JSON");
+    for signed in ["authorization", "x-amz-date"] {
+        headers.as_object_mut().expect("a map").remove(signed);
+    }
+    login["iam_request_headers"] = headers;
+    login.to_string()
 }
 
 /// Tells who signed for which region, in the shape of both services.

@@ -64,6 +64,9 @@ fn remedy(method: &str) -> &'static str {
             "check mountPath and role, that the role names the ServiceAccount and has one of its audiences as `audience` (a role without `audience` rejects such tokens), and that the server may review tokens"
         }
         "jwt" => "check path and role, and that the role's bound_audiences and bound claims fit the token",
+        "iam" => {
+            "check path and vaultRole, that the role binds the identity's ARN, vaultAwsIamServerID, region, and that the key is active at AWS"
+        }
         "gcp" => {
             "check path and role, that the role is of type iam and names the service account, that the key still exists, and the operator's clock"
         }

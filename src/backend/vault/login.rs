@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http::HeaderValue;
 use jiff::Timestamp;
 use rustify::{
@@ -11,15 +12,22 @@ use rustify::{
 };
 use zeroize::Zeroizing;
 
-use super::{failure::Failure, google::ServiceAccount};
+use super::{
+    amazon::{self, Identity},
+    failure::Failure,
+    google::ServiceAccount,
+};
 use crate::{
     access::Role,
     backend::{Credentials, TokenSource},
-    crd::v1alpha1::{VaultAuth, VaultProvider},
+    crd::v1alpha1::{VaultAuth, VaultIam, VaultProvider},
     fault::{Class, Fault, Reason},
     name::{ProviderKind, RemoteKey},
     secret::SecretValue,
 };
+
+/// Where a call to AWS is signed for, unless a store names a region: where IAM itself lives.
+const DEFAULT_REGION: &str = "us-east-1";
 
 /// How a session comes to its token.
 #[derive(Debug)]
@@ -49,6 +57,8 @@ enum Given {
         by: Box<ServiceAccount>,
         role: String,
     },
+    /// Signed at each login.
+    SignedCall(Box<Identity>),
 }
 
 /// A request whose body is overwritten when it is dropped.
@@ -124,6 +134,18 @@ impl Way {
                 let signed = Given::Signed { by: Box::new(google_account(credentials)?), role: it.role.clone() };
                 login("gcp", it.path.as_ref(), None, vec![text("role", &it.role), ("jwt", signed)])
             }
+            VaultAuth { iam: Some(it), .. } => {
+                let identity = amazon_identity(it, credentials)?;
+                let encoded = |text: &str| Given::Text(BASE64_STANDARD.encode(text));
+                let call = vec![
+                    text("role", &it.vault_role),
+                    ("iam_http_request_method", Given::Text("POST".to_owned())),
+                    ("iam_request_url", encoded(&identity.url())),
+                    ("iam_request_body", encoded(amazon::BODY)),
+                    ("iam_request_headers", Given::SignedCall(Box::new(identity))),
+                ];
+                login("iam", it.path.as_ref(), None, call)
+            }
             VaultAuth { .. } => {
                 Err(Fault::invalid(Reason::InvalidSpec, "provider.vault.auth names no way to log in: set one of its members"))
             }
@@ -135,6 +157,7 @@ fn default_mount(method: &str) -> &str {
     match method {
         "appRole" => "approle",
         "userPass" => "userpass",
+        "iam" => "aws",
         other => other,
     }
 }
@@ -172,6 +195,10 @@ impl Login {
                     made = by.assertion(role, Timestamp::now()).ok_or(Failure::Refused(400))?;
                     utf8(&made)
                 }
+                Given::SignedCall(by) => {
+                    made = by.headers(Timestamp::now()).ok_or(Failure::Refused(400))?;
+                    utf8(&made)
+                }
             };
             if number > 0 {
                 body.push(b',');
@@ -204,6 +231,22 @@ fn google_account(credentials: &Credentials) -> Result<ServiceAccount, Fault> {
     let key = secret(credentials, Role::GoogleKey, field)?;
     let no_key = || not_ready(field, "what stands there is no key of a Google service account: put the JSON file of one there");
     ServiceAccount::parse(key.expose()).ok_or_else(no_key)
+}
+
+fn amazon_identity(spec: &VaultIam, credentials: &Credentials) -> Result<Identity, Fault> {
+    let named = &spec.secret_ref;
+    let text = |role, field: &str| {
+        let field = format!("iam.secretRef.{field}");
+        let found = secret(credentials, role, &field)?;
+        let text = utf8(&found).trim().to_owned();
+        let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_key { Ok(text) } else { Err(not_ready(&field, "what stands there is no key of AWS: put the credential there")) }
+    };
+    let id = text(Role::AccessKeyId, "accessKeyIDSecretRef")?;
+    let key = Zeroizing::new(text(Role::SecretAccessKey, "secretAccessKeySecretRef")?);
+    let token = named.session_token_secret_ref.as_ref().map(|_| text(Role::SessionToken, "sessionTokenSecretRef")).transpose()?;
+    let region = spec.region.as_deref().unwrap_or(DEFAULT_REGION);
+    Ok(Identity::new(&id, &key, token.as_deref(), region, spec.vault_aws_iam_server_id.as_deref()))
 }
 
 /// Text as people put it into a Secret: often with a line break at its end.

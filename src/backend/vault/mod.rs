@@ -4,6 +4,7 @@
 //! it, `session` keeps the token that `login` gets (`google` signs for one of its ways), `leases` what must not be read twice, `connection` talks. What `vaultrs` knows about paths and queries is used; its client is not: it reads `VAULT_*` variables, buffers
 //! answers without a limit, drops headers such as Retry-After, and loses digits.
 
+mod amazon;
 mod answer;
 mod connection;
 mod failure;

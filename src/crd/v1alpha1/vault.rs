@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CaProvider, SecretKeyRef, ServiceAccountRef};
+use super::{AwsAccessKey, CaProvider, SecretKeyRef, ServiceAccountRef};
 
 /// Vault or OpenBao.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
@@ -66,7 +66,7 @@ pub enum VaultKvVersion {
 /// How to log in to Vault: exactly one of its members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.tokenSecretRef), has(self.appRole), has(self.kubernetes), has(self.jwt), has(self.userPass), has(self.ldap), has(self.cert), has(self.gcp)].exists_one(p, p)").message("needs exactly one of tokenSecretRef, appRole, kubernetes, jwt, userPass, ldap, cert, gcp"))]
+#[x_kube(validation = Rule::new("[has(self.tokenSecretRef), has(self.appRole), has(self.kubernetes), has(self.jwt), has(self.userPass), has(self.ldap), has(self.cert), has(self.gcp), has(self.iam)].exists_one(p, p)").message("needs exactly one of tokenSecretRef, appRole, kubernetes, jwt, userPass, ldap, cert, gcp, iam"))]
 pub struct VaultAuth {
     /// A token that stands in a Secret; key `token` by default. It is read again when the Secret changes, and never renewed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +92,9 @@ pub struct VaultAuth {
     /// A Google service account, by a role of type `iam`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gcp: Option<VaultGcp>,
+    /// An identity of AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iam: Option<VaultIam>,
 }
 
 /// Login by AppRole.
@@ -232,4 +235,27 @@ pub struct VaultGcp {
 pub struct VaultGcpKey {
     /// A Secret with the JSON file that Google gives out for the key; key `key.json` by default.
     pub secret_access_key_secret_ref: SecretKeyRef,
+}
+
+/// Login as an identity of AWS: a call to STS that says who made it, signed with its access key at each login, which the server makes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultIam {
+    /// Where the method is mounted. Default `aws`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
+    /// Region whose STS the call is for, one that the server's `sts_region` allows. Default `us-east-1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 64), regex(pattern = r"^[a-z]{2,}(-[a-z0-9]+)+$"))]
+    pub region: Option<String>,
+    /// The server's role, of type `iam`.
+    #[schemars(length(min = 1, max = 512))]
+    pub vault_role: String,
+    /// What the server's `iam_server_id_header_value` says: then nobody else can use what logs in here.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "vaultAwsIamServerID")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[!-~]+$"))]
+    pub vault_aws_iam_server_id: Option<String>,
+    /// The access key.
+    pub secret_ref: AwsAccessKey,
 }

@@ -1,5 +1,6 @@
 //! Wire shapes that no real server can be made to show. What a real one shows is in the contract suite.
 
+mod amazon;
 mod engines;
 mod google;
 mod logins;
