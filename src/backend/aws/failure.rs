@@ -67,8 +67,10 @@ pub(super) enum Failure {
     #[error("this version of it does not exist: correct the version")]
     NoVersion,
     /// Of a call that does not say which of the two.
+    #[cfg_attr(not(feature = "aws-ssm"), expect(dead_code, reason = "only Parameter Store has such calls"))]
     #[error("it does not exist, or this version of it does not: correct key and version")]
     MissingOrVersion,
+    #[cfg_attr(not(feature = "aws-ssm"), expect(dead_code, reason = "only Parameter Store has such tags"))]
     #[error("tags are read by name: write the name of the parameter instead of its ARN, in a store of its account and region")]
     TagsByArn,
 }

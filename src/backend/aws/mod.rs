@@ -1,9 +1,8 @@
 //! Provider `aws`: Secrets Manager and Parameter Store.
 //!
 //! The three outcomes are decided here; `failure` says what can go wrong and what to do about it, `login` who asks, `session` and `sts` how a
-//! role is assumed, `http` how the vendor's
-//! library reaches the network, `secrets` and `parameters` what is asked of each service. The library retries nothing here and keeps no
-//! deadline: both are done once for all providers, above.
+//! role is assumed, `http` how the vendor's library reaches the network, `secrets` and `parameters` what is asked of each service. The library
+//! retries nothing here and keeps no deadline: both are done once for all providers, above.
 
 mod failure;
 mod http;
@@ -18,12 +17,16 @@ mod sts;
 
 pub use login::Logins;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_sdk_sts::config::IdentityCache;
 use aws_smithy_runtime_api::client::{behavior_version::BehaviorVersion, stalled_stream_protection::StalledStreamProtectionConfig};
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
 use aws_types::{SdkConfig, app_name::AppName, region::Region, sdk_config};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::{
@@ -38,8 +41,12 @@ use failure::{Failure, PARTY};
 use http::Connector;
 use login::Login;
 
+/// How long a call that the identity may not make is not tried again.
+const PAUSE: Duration = Duration::from_mins(10);
 /// Names of one listing: a server that invents pages for ever must not hold the caller for ever.
 const MAX_NAMES: usize = 100_000;
+/// Pages of one listing, empty ones included, which AWS sends where a filter took everything out.
+const MAX_PAGES: usize = 10_000;
 
 /// Builds the client of a store; nothing is sent.
 ///
@@ -107,6 +114,24 @@ fn public_endpoint(service: &str, region: &str) -> Url {
 /// The region of a key that is an ARN.
 fn region_of(key: &RemoteKey) -> Option<&str> {
     key.as_str().strip_prefix("arn:")?.split(':').nth(2)
+}
+
+/// Whether a call is worth trying: not for a while after it was refused where another was allowed.
+#[derive(Debug, Default)]
+struct Patience(Mutex<Option<Instant>>);
+
+impl Patience {
+    fn lose(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
+    }
+
+    fn regain(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| until <= Instant::now())
+    }
 }
 
 /// Within the deadline of a look as a whole. A call of the library takes some 20 KB, which are the heap's.

@@ -5,11 +5,7 @@
 
 mod write;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::{
@@ -20,9 +16,8 @@ use aws_sdk_secretsmanager::{
 use aws_smithy_types::Blob;
 use aws_types::SdkConfig;
 use futures::future::join_all;
-use tokio::time::Instant;
 
-use super::{MAX_NAMES, failure::Failure, in_time, list_of, readings, region_of};
+use super::{MAX_NAMES, MAX_PAGES, Patience, failure::Failure, in_time, list_of, readings, region_of};
 use crate::{
     backend::{Backend, List, Traits, Write},
     fault::Fault,
@@ -39,8 +34,6 @@ const PAGE: i32 = 100;
 const CURRENT: &str = "AWSCURRENT";
 /// What stands before the id of a version.
 const BY_ID: &str = "uuid/";
-/// How long a store whose identity may not read several at once is left in peace with that.
-const BATCHES_PAUSE: Duration = Duration::from_mins(10);
 /// A name that nobody has, to ask for when only the login matters.
 const NOBODY: &str = "keyferry/no-such-secret";
 
@@ -49,26 +42,13 @@ const NOBODY: &str = "keyferry/no-such-secret";
 pub(super) struct Secrets {
     client: Client,
     deadline: Duration,
-    /// Until then nobody asks for several at once: that was refused.
-    singly_until: Mutex<Option<Instant>>,
+    /// Several at once.
+    batches: Patience,
 }
 
 impl Secrets {
     pub fn new(config: &SdkConfig, deadline: Duration) -> Self {
-        Self { client: Client::new(config), deadline, singly_until: Mutex::default() }
-    }
-
-    /// Reads singly for a while; then tries again whether several may be read at once.
-    fn pause_batches(&self) {
-        *self.singly_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + BATCHES_PAUSE);
-    }
-
-    fn resume_batches(&self) {
-        *self.singly_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn may_batch(&self) -> bool {
-        self.singly_until.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| until <= Instant::now())
+        Self { client: Client::new(config), deadline, batches: Patience::default() }
     }
 
     async fn one(&self, wanted: &RemoteRef) -> Result<Fetched, Failure> {
@@ -93,7 +73,7 @@ impl Secrets {
         }
         match self.batch(refs).await {
             Err(Failure::BatchDenied) => {
-                self.pause_batches();
+                self.batches.lose();
                 Ok(join_all(refs.iter().map(|wanted| self.one(wanted))).await)
             }
             looks => looks,
@@ -140,23 +120,25 @@ impl Secrets {
             .collect();
         let filters = Some(filters).filter(|filters| !filters.is_empty());
         let (mut names, mut page) = (Vec::new(), None);
-        loop {
+        for _ in 0..MAX_PAGES {
             let call = self.client.list_secrets().set_filters(filters.clone()).include_planned_deletion(true).max_results(PAGE);
             let answer = call.set_next_token(page).send().await.map_err(|error| Failure::of(&error))?;
-            let found = answer.secret_list.ok_or(Failure::Malformed)?;
-            names.extend(found.iter().filter(|entry| has_all(entry, tags)).filter_map(|entry| {
-                let name = entry.name()?;
-                let is_below = prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix));
-                RemoteKey::parse(ProviderKind::AwsSecretsManager, name).ok().filter(|_| is_below)
-            }));
-            page = answer.next_token;
-            match page {
-                None => return Ok(names),
-                Some(_) if names.len() > MAX_NAMES => return Err(Failure::Endless),
-                Some(_) if found.is_empty() => return Err(Failure::Malformed),
-                Some(_) => {}
+            // Without its list it is no answer, which the library does not mind; nor that an entry has no name.
+            for entry in answer.secret_list.ok_or(Failure::Malformed)? {
+                let name = entry.name().ok_or(Failure::Malformed)?;
+                if has_all(&entry, tags) && prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix)) {
+                    names.extend(RemoteKey::parse(ProviderKind::AwsSecretsManager, name));
+                }
+            }
+            page = answer.next_token.filter(|token| !token.is_empty());
+            if page.is_none() {
+                return Ok(names);
+            }
+            if names.len() > MAX_NAMES {
+                break;
             }
         }
+        Err(Failure::Endless)
     }
 }
 
@@ -219,7 +201,7 @@ fn fetched(text: Option<String>, binary: Option<Blob>, version: Option<&str>) ->
 #[async_trait]
 impl Backend for Secrets {
     fn batch_size(&self) -> usize {
-        if self.may_batch() { BATCH } else { 1 }
+        if self.batches.is_there() { BATCH } else { 1 }
     }
 
     /// With those of the same region, unless a version is named.
@@ -238,8 +220,8 @@ impl Backend for Secrets {
         match in_time(self.deadline, async { call.await.map_err(|error| Failure::of(&error)) }).await {
             Ok(answer) if answer.errors.is_none() && answer.secret_values.is_none() => return Err(Failure::Malformed.fault("login check")),
             // Whoever is refused one thing was known by its signature.
-            Err(Failure::BatchDenied) => self.pause_batches(),
-            Ok(_) | Err(Failure::Denied | Failure::Missing) => self.resume_batches(),
+            Err(Failure::BatchDenied) => self.batches.lose(),
+            Ok(_) | Err(Failure::Denied | Failure::Missing) => self.batches.regain(),
             Err(failure) => return Err(failure.fault("login check")),
         }
         Ok(Traits { has_versions: true })

@@ -9,7 +9,7 @@ use super::{Parameters, answer::named};
 use crate::{
     backend::{
         List,
-        aws::{MAX_NAMES, failure::Failure, in_time, list_of},
+        aws::{MAX_NAMES, MAX_PAGES, failure::Failure, in_time, list_of},
     },
     fault::{Fault, Reason},
     item::Fetched,
@@ -20,8 +20,6 @@ use crate::{
 const PAGE: i32 = 50;
 /// The largest page of values.
 const VALUES: i32 = 10;
-/// Pages of one listing, empty ones included, which AWS sends where a filter took everything out.
-const MAX_PAGES: usize = 10_000;
 
 impl Parameters {
     /// The names below a path, of parameters that carry all of the tags.

@@ -11,7 +11,6 @@ mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,9 +23,8 @@ use aws_sdk_ssm::{
 };
 use aws_types::SdkConfig;
 use futures::future::join_all;
-use tokio::time::Instant;
 
-use super::{failure::Failure, in_time, readings, region_of};
+use super::{Patience, failure::Failure, in_time, readings, region_of};
 use crate::{
     backend::{Backend, List, Traits, Write},
     fault::Fault,
@@ -38,8 +36,6 @@ use answer::{Answer, selector};
 
 /// What one `GetParameters` takes.
 const BATCH: usize = 10;
-/// How long a call that the identity may not make is not tried again.
-const PAUSE: Duration = Duration::from_mins(10);
 /// A name that nobody has, to ask for when only the login matters.
 const NOBODY: &str = "/keyferry/no-such-parameter";
 /// Longest label, in characters (`docs.aws.amazon.com/systems-manager`, "Working with parameter labels").
@@ -55,20 +51,6 @@ pub(super) struct Parameters {
     batches: Patience,
     /// All values of a path.
     paths: Patience,
-}
-
-/// Whether a call is worth trying: not for a while after it was refused where another was allowed.
-#[derive(Debug, Default)]
-struct Patience(Mutex<Option<Instant>>);
-
-impl Patience {
-    fn lose(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
-    }
-
-    fn is_there(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| until <= Instant::now())
-    }
 }
 
 impl Parameters {
@@ -220,7 +202,7 @@ impl Backend for Parameters {
                 }
                 one.map(drop)
             }
-            other => other.map(drop),
+            other => other.map(|_| self.batches.regain()),
         };
         match checked {
             // Whoever is refused one thing was known by its signature.
